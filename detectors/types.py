@@ -1,0 +1,179 @@
+"""The values that travel through detection, and the protocol every detector keeps.
+
+Arrays are ``(band, row, col)`` for one tile, ``(tile, band, row, col)`` for a batch. Images are
+float32 in the unit of the file (0–255 for uint8 orthophotos, reflectance × 10 000 for
+Sentinel-2). Cover classes are uint8 raster values of ``schemas.nomenclature.CS_INDEX``; 0 is
+"no map here".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rasterio.transform import Affine
+from shapely.geometry.base import BaseGeometry
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+CHANGED: int = 128
+"""Value of ``change.tif`` from which a pixel counts as changed (stable contract)."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)``; stages are named by verbs."""
+
+MapRasteriser = Callable[["Window"], ByteArray]
+"""Gives the previous map's cover classes, ``(rows, cols)`` uint8, for a window of the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of the grid in pixels: first row and column, height and width."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def stop_row(self) -> int:
+        """One past the last row."""
+        return self.row + self.height
+
+    @property
+    def stop_col(self) -> int:
+        """One past the last column."""
+        return self.col + self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices for an array of the whole grid."""
+        return slice(self.row, self.stop_row), slice(self.col, self.stop_col)
+
+    def grown(self, margin: int, *, shape: tuple[int, int]) -> Window:
+        """The window with ``margin`` pixels of context on each side, cut at the grid's edge."""
+        row, col = max(0, self.row - margin), max(0, self.col - margin)
+        stop_row = min(shape[0], self.stop_row + margin)
+        stop_col = min(shape[1], self.stop_col + margin)
+        return Window(row, col, stop_row - row, stop_col - col)
+
+    def within(self, outer: Window) -> tuple[slice, slice]:
+        """Slices of this window in an array that covers ``outer``."""
+        row, col = self.row - outer.row, self.col - outer.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The pixel grid a scene is judged on: CRS (WKT or authority string, None for a bare PNG),
+    affine transform from (col, row) to CRS units, and shape (rows, cols)."""
+
+    crs: str | None
+    transform: Affine
+    shape: tuple[int, int]
+    block: int
+
+    @property
+    def gsd(self) -> float:
+        """Pixel size in CRS units (square pixels: the geometric mean of both sides)."""
+        return float(abs(self.transform.determinant) ** 0.5)
+
+    @property
+    def window(self) -> Window:
+        """The whole grid as one window."""
+        return Window(0, 0, *self.shape)
+
+    def transform_of(self, window: Window) -> Affine:
+        """Affine transform of a window's own pixels."""
+        return self.transform @ Affine.translation(window.col, window.row)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One co-registered, radiometrically matched pair of the same ground.
+
+    ``before`` and ``after``: float32 ``(band, row, col)``; ``valid``: False where either date is
+    nodata, cloud, shadow of cloud or snow; ``labels``: cover classes of the previous map, or
+    None without one. ``window`` places the arrays on the grid, margin included.
+    """
+
+    window: Window
+    before: torch.Tensor
+    after: torch.Tensor
+    valid: torch.Tensor
+    labels: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class TileScores:
+    """What a detector says of one tile, each ``(row, col)``.
+
+    ``probability``: float32 in [0, 1], 0.5 and above means changed. ``from_class`` and
+    ``to_class``: uint8 covers, None from a detector that cannot name them. ``magnitude``:
+    float32 in [0, 1], how large the change is whatever its certainty.
+    """
+
+    probability: torch.Tensor
+    magnitude: torch.Tensor
+    from_class: torch.Tensor | None = None
+    to_class: torch.Tensor | None = None
+
+
+class Scene(Protocol):
+    """A pair of images as a detector may read it: tile by tile, never whole."""
+
+    grid: Grid
+    bands: int
+    has_map: bool
+    device: torch.device
+
+    def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
+        """Every tile of the scene in row-major order, with context."""
+        ...
+
+    def sample(self, *, size: int, count: int, seed: int) -> Iterator[Tile]:
+        """At most ``count`` tiles spread over the scene, the same ones for the same seed."""
+        ...
+
+
+class Detector(Protocol):
+    """A bi-temporal change detector.
+
+    ``name`` is what configuration and reports call it; ``margin`` is the context, in pixels, a
+    tile needs so that its inside does not depend on where it was cut; ``needs_map`` says whether
+    it can work without a previous map.
+    """
+
+    name: str
+    version: str
+    margin: int
+    needs_map: bool
+
+    def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
+        """Learn from the scene what one tile cannot tell (statistics, a light model)."""
+        ...
+
+    def detect(self, tiles: list[Tile]) -> list[TileScores]:
+        """Judge a batch of equally sized tiles."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A changed piece of ground: one polygon in the CRS of the grid (or of the map, once
+    projected), covers before and after (None when the detector cannot name them), mean
+    probability and magnitude in [0, 1], area in square metres (CRS units²), and ``looks``, the
+    number of dates that saw it validly."""
+
+    geometry: BaseGeometry
+    from_cs: str | None
+    to_cs: str | None
+    probability: float
+    magnitude: float
+    looks: int = 1

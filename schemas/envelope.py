@@ -1,0 +1,187 @@
+"""CloudEvents 1.0 around everything that travels: types, topics, parsing and writing.
+
+Kafka binary mode: attributes are ``ce_*`` headers, the value is the data. Structured mode
+(``content-type: application/cloudevents+json``) is what an inbox file holds and is accepted from
+Kafka too. Specification: CloudEvents 1.0.2, Kafka protocol binding.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka, to_binary
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import BaseModel, ValidationError
+
+from schemas.acquisition import AcquisitionItem
+from schemas.alert import Alert
+from schemas.change import Change
+from schemas.dead_letter import DeadLetter
+from schemas.errors import EventTooLarge, InvalidEvent, NotJson
+from schemas.policy import MAX_EVENT_BYTES
+
+ACQUISITION_TYPE: Final = "fr.millesimed.acquisition.v1"
+CHANGE_TYPE: Final = "fr.millesimed.change.v1"
+ALERT_TYPE: Final = "fr.millesimed.alert.v1"
+DEAD_LETTER_TYPE: Final = "fr.millesimed.dead-letter.v1"
+
+TOPIC_ACQUISITIONS: Final = "millesimed.acquisitions"
+TOPIC_CHANGES: Final = "millesimed.changes"
+TOPIC_ALERTS: Final = "millesimed.alerts"
+TOPIC_DEAD_LETTERS: Final = "millesimed.dead-letters"
+
+MODELS: Final[dict[str, tuple[str, type[BaseModel]]]] = {
+    ACQUISITION_TYPE: (TOPIC_ACQUISITIONS, AcquisitionItem),
+    CHANGE_TYPE: (TOPIC_CHANGES, Change),
+    ALERT_TYPE: (TOPIC_ALERTS, Alert),
+    DEAD_LETTER_TYPE: (TOPIC_DEAD_LETTERS, DeadLetter),
+}
+"""Topic and data model of every event type."""
+
+_STRUCTURED: Final = "application/cloudevents+json"
+_MAX_DEPTH: Final = 64
+"""Deepest JSON nesting read; a STAC Item needs about ten levels."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcquisitionEvent:
+    """A validated acquisition: CloudEvents identity and the STAC Item it carries."""
+
+    id: str
+    source: str
+    time: datetime | None
+    item: AcquisitionItem
+
+    @property
+    def key(self) -> str:
+        """What makes the event unique (CloudEvents: ``source`` + ``id``)."""
+        return f"{self.source}#{self.id}"
+
+
+def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> AcquisitionEvent:
+    """Read an acquisition from a message's bytes and headers (or from a structured file).
+
+    Raises:
+        EventTooLarge: more than ``MAX_EVENT_BYTES``.
+        NotJson: the bytes are no JSON text.
+        InvalidEvent: no CloudEvent, another type, or no acquisition Item.
+    """
+    if value is None or not value:
+        raise InvalidEvent("The event is empty; send a CloudEvent whose data is a STAC Item.")
+    if len(value) > MAX_EVENT_BYTES:
+        raise EventTooLarge(
+            f"The event has {len(value)} bytes, more than the {MAX_EVENT_BYTES} allowed; "
+            "send the image by reference, not inside the event."
+        )
+    document = _json(value)
+    attributes, data = _attributes(document, headers, value)
+    if attributes["type"] != ACQUISITION_TYPE:
+        raise InvalidEvent(
+            f"The event type is {attributes['type']!r}, not {ACQUISITION_TYPE!r}; "
+            "send acquisitions only on this source."
+        )
+    try:
+        item = AcquisitionItem.model_validate(data)
+    except ValidationError as error:
+        raise InvalidEvent(_first_problem(error)) from None
+    time = attributes.get("time")
+    return AcquisitionEvent(
+        id=str(attributes["id"]),
+        source=str(attributes["source"]),
+        time=time if isinstance(time, datetime) else None,
+        item=item,
+    )
+
+
+def _json(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        raise NotJson(
+            "The event is not JSON; send a CloudEvent whose data is a STAC Item."
+        ) from None
+    if _depth(document) > _MAX_DEPTH:
+        raise InvalidEvent(f"The event nests deeper than {_MAX_DEPTH} levels; send a STAC Item.")
+    return document
+
+
+def _depth(document: Any) -> int:  # noqa: ANN401
+    level, depth = [document], 0
+    while level and depth <= _MAX_DEPTH:
+        depth += 1
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return depth
+
+
+def _attributes(
+    document: Any,  # noqa: ANN401
+    headers: dict[str, bytes],
+    value: bytes,
+) -> tuple[dict[str, Any], Any]:
+    binary = any(name.lower().startswith("ce_") for name in headers)
+    if not isinstance(document, dict) or not (binary or "specversion" in document):
+        raise InvalidEvent(
+            "The event has no CloudEvents attributes; give ce_* headers or a structured "
+            "CloudEvent with specversion, id, source and type."
+        )
+    message = KafkaMessage(
+        headers={name.lower(): text for name, text in headers.items()}
+        if binary
+        else {"content-type": _STRUCTURED.encode()},
+        key=None,
+        value=value,
+    )
+    try:
+        event = from_kafka(message, JSONFormat())
+    except (CloudEventValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InvalidEvent(f"The event is no valid CloudEvent 1.0: {detail}.") from None
+    data = document if binary else document.get("data")
+    return event.get_attributes(), data
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the item"
+    more = error.error_count() - 1
+    rest = f" (and {more} more)" if more else ""
+    return f"The event's data is no acquisition Item: {where}: {problem['msg']}{rest}."
+
+
+def cloud_event(
+    *, type_: str, id_: str, source: str, data: BaseModel | dict[str, Any], time: datetime, key: str
+) -> CloudEvent:
+    """A CloudEvent of one of this project's types; ``key`` becomes its partition key."""
+    body = data if isinstance(data, dict) else data.model_dump(mode="json", by_alias=True)
+    return CloudEvent(
+        attributes={
+            "specversion": "1.0",
+            "type": type_,
+            "source": source,
+            "id": id_,
+            "time": time,
+            "datacontenttype": "application/json",
+            "partitionkey": key,
+        },
+        data=body,
+    )
+
+
+def to_structured(event: CloudEvent) -> bytes:
+    """The event as one JSON document, as inbox and outbox folders hold it."""
+    return bytes(JSONFormat().write(event))
+
+
+def to_kafka(event: CloudEvent) -> KafkaMessage:
+    """The event in Kafka binary mode."""
+    return to_binary(event, JSONFormat())

@@ -1,0 +1,184 @@
+"""Every threshold and policy of the service, each with the reason for its value.
+
+Nothing here reads a file. A number that decides what patches, what warns and what is dropped
+stands in this module and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from schemas.nomenclature import class_distance
+
+
+class Sensor(StrEnum):
+    """Families of imagery the service knows how to judge."""
+
+    PVA = "pva"
+    SPOT = "spot"
+    PLEIADES = "pleiades"
+    SENTINEL_2 = "sentinel-2"
+
+
+@dataclass(frozen=True, slots=True)
+class SensorPolicy:
+    """What an image of one sensor may do.
+
+    ``patches``: may move a line of the map. ``patch_probability``: smallest region probability
+    that patches. ``alert_probability``: smallest that raises an alert. ``confirms_alone``:
+    probability from which one look of this sensor confirms an alert. ``evidence_weight``: how
+    much one look counts against a PVA look. ``max_gsd``: coarsest pixel, metres, still trusted.
+    """
+
+    patches: bool
+    max_gsd: float
+    patch_probability: float
+    alert_probability: float
+    confirms_alone: float
+    evidence_weight: float
+    min_alert_area: float
+
+
+SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
+    # 0.2 m: a 200 m² building is 5 000 pixels; one image is proof enough when the model is sure.
+    # gsd up to 1 m covers older campaigns (0.5 m) and Ortho-Express.
+    Sensor.PVA: SensorPolicy(
+        patches=True,
+        max_gsd=1.0,
+        patch_probability=0.5,
+        alert_probability=0.5,
+        confirms_alone=0.85,
+        evidence_weight=1.0,
+        min_alert_area=200.0,
+    ),
+    # 0.5 m (0.7 m native): as PVA, with more off-nadir lean, so it confirms later.
+    Sensor.PLEIADES: SensorPolicy(
+        patches=True,
+        max_gsd=1.0,
+        patch_probability=0.5,
+        alert_probability=0.5,
+        confirms_alone=0.9,
+        evidence_weight=0.9,
+        min_alert_area=200.0,
+    ),
+    # 1.5 m: a 200 m² building is 89 pixels, its outline ±1 pixel is 10 % of its area; patches,
+    # but a single look never confirms.
+    Sensor.SPOT: SensorPolicy(
+        patches=True,
+        max_gsd=2.0,
+        patch_probability=0.6,
+        alert_probability=0.5,
+        confirms_alone=1.01,
+        evidence_weight=0.7,
+        min_alert_area=500.0,
+    ),
+    # 10 m: the minimum unit of a building is two pixels. Never moves a line (design, "What may
+    # patch"). 1 000 m² = 10 pixels is Theia's own minimum detected area.
+    Sensor.SENTINEL_2: SensorPolicy(
+        patches=False,
+        max_gsd=20.0,
+        patch_probability=1.01,
+        alert_probability=0.5,
+        confirms_alone=1.01,
+        evidence_weight=0.5,
+        min_alert_area=1000.0,
+    ),
+}
+
+BUILDING: Final[str] = "CS1.1.1.1"
+
+MMU_BUILT_M2: Final[float] = 200.0
+"""Minimum unit of a built polygon (OCS GE specification)."""
+MMU_INSIDE_M2: Final[float] = 500.0
+"""Minimum unit of any other polygon inside the zone construite."""
+MMU_OUTSIDE_M2: Final[float] = 2500.0
+"""Minimum unit of any other polygon outside the zone construite."""
+BUILDING_TAKEN_FROM_M2: Final[float] = 50.0
+"""A building is mapped from this footprint; between it and 200 m² it is enlarged to 200 m²."""
+WIDTH_NETWORK_M: Final[float] = 5.0
+"""Minimum width of roads and rail."""
+WIDTH_OTHER_M: Final[float] = 10.0
+"""Minimum width of any other cover but buildings."""
+
+COORDINATE_GRID_M: Final[float] = 0.01
+"""Product coordinates are kept on a centimetre grid: finer than any image (0.2 m), coarse enough
+that two computations of the same crossing agree."""
+
+RELABEL_SHARE: Final[float] = 0.9
+"""A change that covers this share of a polygon, leaving less than a minimum unit, relabels it
+whole instead of cutting it: below, outlines traced from pixels (±1 px) would leave slivers."""
+
+AREA_DRIFT_MAX: Final[float] = 1e-6
+"""Largest relative change of area a patch may make in its neighbourhood (design invariant)."""
+
+CONFIRMATION_EVIDENCE: Final[float] = 4.0
+"""Evidence that confirms: mean weighted probability × looks². Two sure PVA looks (≈ 1 × 2²), as
+OPERA DIST-ALERT asks for more than one look and lets evidence grow with their square."""
+PROVISIONAL_EVIDENCE: Final[float] = 2.0
+"""Evidence of a provisional alert: two doubtful looks, or several coarse ones."""
+CLEAN_LOOKS_TO_CANCEL: Final[int] = 2
+"""Consecutive clean looks that end an unconfirmed alert (OPERA DIST-ALERT: 2)."""
+ALERT_SAME_GROUND_SHARE: Final[float] = 0.5
+"""Two alerts of one kind are the same ground when they share this part of the smaller one."""
+
+LEGAL_WEIGHT: Final[dict[str, float]] = {
+    "artificialisation": 1.0,
+    "desartificialisation": 0.8,
+    "other": 0.3,
+}
+"""Ranking weight by kind: a change of legal status is what subscribers must act on."""
+
+MAX_PIXELS: Final[int] = 2_000_000_000
+"""Largest image accepted: a 5 km BD ORTHO tile at 0.2 m is 625 Mpx; three times that is refused
+as a mistake before any allocation."""
+MAX_EVENT_BYTES: Final[int] = 1_000_000
+"""Largest event read: a STAC Item is a few kB; Kafka's own default limit is 1 MB."""
+MAX_BANDS: Final[int] = 32
+"""More bands than any sensor here delivers."""
+
+NEIGHBOUR_RADIUS_M: Final[float] = 50.0
+"""How far the planner looks for a built neighbour whose usage a new building inherits: the
+distance the zone construite itself groups buildings by."""
+
+_BUILT_USES: Final[frozenset[str]] = frozenset({"US2", "US3", "US5", "US235", "US4.2", "US4.3"})
+
+
+def minimum_unit(code_cs: str, *, inside_built_zone: bool) -> float:
+    """Smallest area, m², a polygon of this cover may have (OCS GE specification)."""
+    if code_cs == BUILDING:
+        return MMU_BUILT_M2
+    return MMU_INSIDE_M2 if inside_built_zone else MMU_OUTSIDE_M2
+
+
+def new_usage(
+    *, to_cs: str, from_us: str | None, neighbour_uses: frozenset[str] = frozenset()
+) -> str:
+    """Usage of a newly seen cover: what pixels cannot say, taken from the map around it.
+
+    A usage already there and compatible stays. A building on farmland or woodland takes the
+    built usage of a neighbour within reach, else ``US235`` (undifferentiated). Bare mineral
+    ground continues an adjoining quarry (``US1.3``), else it is in transition (``US6.1``). A
+    sealed surface takes the usage of built or road neighbours. Vegetation that replaces a
+    building keeps the usage of its plot.
+    """
+    built_near = sorted(neighbour_uses & _BUILT_USES)
+    if to_cs in {"CS1.1.1.1", "CS1.1.1.2"}:
+        if from_us in _BUILT_USES or (from_us or "").startswith("US4"):
+            return str(from_us)
+        if to_cs == "CS1.1.1.2" and not built_near and "US4.1.1" in neighbour_uses:
+            return "US4.1.1"
+        return built_near[0] if len(built_near) == 1 else "US235"
+    if to_cs in {"CS1.1.2.1", "CS1.1.2.2"}:
+        return "US1.3" if "US1.3" in neighbour_uses else "US6.1"
+    if to_cs in {"CS1.2.1", "CS1.2.2", "CS1.2.3"}:
+        return "US6.3"
+    if to_cs.startswith("CS2.1.1"):
+        return "US1.2" if from_us in {"US1.1", "US1.2", "US6.3"} else (from_us or "US6.3")
+    return from_us or "US6.6"
+
+
+def nearest_class(code_cs: str, candidates: list[str]) -> str:
+    """The candidate cover nearest to a code in the hierarchy; ties go to the first in order."""
+    return min(candidates, key=lambda c: (class_distance(code_cs, c), c))
