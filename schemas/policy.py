@@ -113,11 +113,12 @@ whole instead of cutting it: below, outlines traced from pixels (±1 px) would l
 AREA_DRIFT_MAX: Final[float] = 1e-6
 """Largest relative change of area a patch may make in its neighbourhood (design invariant)."""
 
-CONFIRMATION_EVIDENCE: Final[float] = 4.0
-"""Evidence that confirms: mean weighted probability × looks². Two sure PVA looks (≈ 1 × 2²), as
-OPERA DIST-ALERT asks for more than one look and lets evidence grow with their square."""
-PROVISIONAL_EVIDENCE: Final[float] = 2.0
-"""Evidence of a provisional alert: two doubtful looks, or several coarse ones."""
+CONFIRMATION_EVIDENCE: Final[float] = 3.0
+"""Evidence that confirms: mean weighted probability × looks². Two good PVA looks (0.75 × 2²), or
+three to four of a 10 m sensor, as OPERA DIST-ALERT asks for more than one look and lets evidence
+grow with their square."""
+PROVISIONAL_EVIDENCE: Final[float] = 1.0
+"""Evidence of a provisional alert: a second look of any sensor that agrees."""
 CLEAN_LOOKS_TO_CANCEL: Final[int] = 2
 """Consecutive clean looks that end an unconfirmed alert (OPERA DIST-ALERT: 2)."""
 ALERT_SAME_GROUND_SHARE: Final[float] = 0.5

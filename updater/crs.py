@@ -1,0 +1,54 @@
+"""Coordinates in and out of the store's CRS."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import shapely
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
+
+from schemas.geojson import AnyPolygon, MultiPolygon, Polygon
+from updater.generalise import polygons_of
+
+WGS84 = "EPSG:4326"
+PRODUCT_CRS = {2154, 5490, 2972, 2975, 4471, 32620}
+"""CRS of OCS GE deliveries: Lambert-93, Antilles, Guyane, Réunion, Mayotte (and the Antilles'
+older WGS 84 / UTM 20N)."""
+GEOJSON_DECIMALS = 7
+"""A centimetre on the ground in degrees (RFC 7946 recommends no more)."""
+
+
+@lru_cache(maxsize=64)
+def transformer(source: str, target: str) -> Transformer:
+    """A transformer with longitude (or easting) first."""
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def reproject(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
+    """The geometry in another CRS."""
+    if source == target:
+        return geometry
+    change = transformer(source, target)
+    return shapely.transform(geometry, change.transform, interleaved=False)
+
+
+def to_geojson(geometry: BaseGeometry, crs: str) -> AnyPolygon:
+    """A polygonal geometry of the store as the GeoJSON an event carries, EPSG:4326."""
+    world = shapely.transform(
+        reproject(geometry, crs, WGS84), lambda xy: xy.round(GEOJSON_DECIMALS)
+    )
+    parts = polygons_of(world)
+    if len(parts) == 1:
+        return Polygon.model_validate(mapping(parts[0]))
+    return MultiPolygon.model_validate(mapping(shapely.multipolygons(parts)))
+
+
+def epsg_of(crs: object) -> int | None:
+    """EPSG code of anything pyproj understands, or None."""
+    try:
+        return CRS.from_user_input(crs).to_epsg(min_confidence=25)
+    except CRSError:
+        return None

@@ -1,0 +1,53 @@
+"""What can go wrong with the map, each with the reason dead letters and metrics count."""
+
+from __future__ import annotations
+
+from schemas.errors import MillesimedError
+
+
+class StoreError(MillesimedError):
+    """The store cannot be opened or written."""
+
+    reason = "store"
+
+
+class StoreLocked(StoreError):
+    """Another process holds the store."""
+
+    reason = "store-locked"
+
+
+class ImportFailed(MillesimedError):
+    """The map file cannot become a store."""
+
+    reason = "import"
+
+
+class OutsideMap(MillesimedError):
+    """The footprint touches no store."""
+
+    reason = "outside-the-map"
+
+
+class OlderThanMap(MillesimedError):
+    """The acquisition is older than what the map already shows."""
+
+    reason = "older-than-the-map"
+
+
+class ReferenceMissing(MillesimedError):
+    """No image of the previous millésime covers the ground."""
+
+    reason = "reference-missing"
+
+
+class PatchRefused(MillesimedError):
+    """A patch would break an invariant of the map; nothing was changed."""
+
+    reason = "patch-refused"
+
+
+class NotFound(MillesimedError):
+    """Nothing has that id."""
+
+    reason = "not-found"

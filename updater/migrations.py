@@ -1,0 +1,128 @@
+"""The store's schema, as numbered steps. A new file runs all of them, an older one the rest.
+
+Two facts make the history: a row in ``polygons`` says a version exists on the ground from
+``valid_from``, known since ``recorded``; a row in ``retirements`` says it no longer holds from
+``valid_to``, known since its own ``recorded``. Neither table is ever updated or deleted from, so
+any past state on either axis is a query (``map_as_of``).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+V1: Final = """
+CREATE SEQUENCE version_seq;
+CREATE SEQUENCE outbox_seq;
+CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
+CREATE TABLE polygons (
+    version BIGINT NOT NULL,
+    id VARCHAR NOT NULL,
+    code_cs VARCHAR,
+    code_us VARCHAR,
+    millesime SMALLINT NOT NULL,
+    source VARCHAR NOT NULL,
+    ossature BOOLEAN NOT NULL,
+    id_origine VARCHAR NOT NULL,
+    code_or VARCHAR NOT NULL,
+    geom GEOMETRY NOT NULL,
+    valid_from TIMESTAMPTZ NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    event VARCHAR
+);
+CREATE TABLE retirements (
+    version BIGINT PRIMARY KEY,
+    valid_to TIMESTAMPTZ NOT NULL,
+    kind VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    event VARCHAR NOT NULL
+);
+CREATE TABLE lineage (
+    parent VARCHAR NOT NULL,
+    child VARCHAR NOT NULL,
+    operation VARCHAR NOT NULL,
+    event VARCHAR NOT NULL,
+    detector VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE zone_construite (geom GEOMETRY NOT NULL);
+CREATE TABLE images (
+    item VARCHAR PRIMARY KEY,
+    path VARCHAR NOT NULL,
+    sensor VARCHAR NOT NULL,
+    acquired TIMESTAMPTZ NOT NULL,
+    gsd DOUBLE NOT NULL,
+    footprint GEOMETRY NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE events (
+    key VARCHAR PRIMARY KEY,
+    id VARCHAR NOT NULL,
+    item VARCHAR NOT NULL,
+    acquired TIMESTAMPTZ NOT NULL,
+    sensor VARCHAR NOT NULL,
+    detector VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    changed INTEGER NOT NULL,
+    ignored VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE offsets (
+    topic VARCHAR NOT NULL,
+    partition INTEGER NOT NULL,
+    next_offset BIGINT NOT NULL,
+    PRIMARY KEY (topic, partition)
+);
+CREATE TABLE alerts (
+    id VARCHAR NOT NULL,
+    sequence INTEGER NOT NULL,
+    kind VARCHAR NOT NULL,
+    state VARCHAR NOT NULL,
+    record VARCHAR NOT NULL,
+    geom GEOMETRY NOT NULL,
+    event VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (id, sequence)
+);
+CREATE TABLE outbox (
+    seq BIGINT PRIMARY KEY,
+    id VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    topic VARCHAR NOT NULL,
+    key VARCHAR NOT NULL,
+    body VARCHAR NOT NULL,
+    created TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE deliveries (
+    channel VARCHAR NOT NULL,
+    seq BIGINT NOT NULL,
+    delivered TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (channel, seq)
+);
+CREATE TABLE dead_letters (
+    id VARCHAR PRIMARY KEY,
+    event VARCHAR,
+    reason VARCHAR NOT NULL,
+    message VARCHAR NOT NULL,
+    letter VARCHAR NOT NULL,
+    received TIMESTAMPTZ NOT NULL
+);
+CREATE MACRO map_as_of(valid_at, recorded_at) AS TABLE
+    SELECT p.* FROM polygons p
+    ANTI JOIN (
+        SELECT version FROM retirements r
+        WHERE r.recorded <= recorded_at AND r.valid_to <= valid_at
+    ) gone ON p.version = gone.version
+    WHERE p.recorded <= recorded_at AND p.valid_from <= valid_at;
+CREATE VIEW map_now AS
+    SELECT p.* FROM polygons p ANTI JOIN retirements r ON p.version = r.version;
+CREATE VIEW alerts_now AS
+    SELECT * FROM alerts QUALIFY row_number() OVER (PARTITION BY id ORDER BY sequence DESC) = 1;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1,)
+"""Step n brings a store from schema n to n + 1."""
+
+SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+CREATE_INDEX: Final = "CREATE INDEX polygons_rtree ON polygons USING RTREE (geom)"
+DROP_INDEX: Final = "DROP INDEX IF EXISTS polygons_rtree"

@@ -1,0 +1,451 @@
+"""From regions to a patch: ``plan(polygons, regions, rules) → Patch``, a pure function.
+
+For each region, largest first:
+
+1. draw its outline as a map would (``generalise``), cut it by the ossature, leave out ground
+   that has the new cover already and neighbours it only brushes;
+2. relabel polygons it covers whole, cut those it covers in part;
+3. merge what falls below the minimum unit into the best neighbour, or give the region up;
+4. teach the ring of neighbours the new nodes, and assert the invariants of the coverage.
+
+A region that cannot be applied soundly is left out and counted; the patch of the others stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import shapely
+from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
+
+from detectors.types import Region
+from schemas.alert import AlertKind
+from schemas.change import Operation
+from schemas.legal import LegalStatus, legal_status
+from schemas.nomenclature import class_distance
+from schemas.policy import (
+    BUILDING,
+    BUILDING_TAKEN_FROM_M2,
+    MMU_BUILT_M2,
+    NEIGHBOUR_RADIUS_M,
+    RELABEL_SHARE,
+    minimum_unit,
+    new_usage,
+)
+from updater import topology
+from updater.errors import PatchRefused
+from updater.generalise import enlarged, opened, outline, polygons_of, to_grid
+from updater.types import Link, MapPolygon, Patch, Piece, Rules, Sighting
+from updater.workspace import Entry, Evidence, Workspace
+
+SPILL_PIXELS = 3.0
+"""An overlap narrower than this many pixels is the image's uncertainty, not a change."""
+MIN_PIECE_M2 = 1.0
+"""Smaller pieces of a differential are grid noise."""
+
+
+class RegionIgnored(Exception):
+    """The region has no effect on the map; the argument is the reason's slug."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A polygon being made: its ground, what it copies its attributes from, its parents."""
+
+    geometry: BaseGeometry
+    base: MapPolygon
+    parents: frozenset[str]
+    evidence: Evidence | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """True for the changed ground itself, False for what is left of its parents."""
+        return self.evidence is not None
+
+
+def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules) -> Patch:
+    """What a scene's regions do to the map.
+
+    ``polygons`` holds every polygon a region touches, all their neighbours, and what lies within
+    ``NEIGHBOUR_RADIUS_M`` of a region; geometries on the coordinate grid. The result does not
+    depend on the order of either sequence.
+    """
+    workspace = Workspace(sorted(polygons, key=lambda p: p.id))
+    sightings: list[Sighting] = []
+    ignored: Counter[str] = Counter()
+    for region in sorted(regions, key=_order):
+        try:
+            if _may_patch(region, rules):
+                apply(workspace, region, rules)
+            else:
+                sightings.append(_sighting_only(workspace, region, rules))
+        except RegionIgnored as outcome:
+            ignored[str(outcome)] += 1
+        except PatchRefused:
+            ignored["topology"] += 1
+    retired, created = workspace.outcome()
+    first = workspace.first
+    pieces = [piece for entry in created for piece in _pieces(entry, first)]
+    return Patch(
+        retired=retired,
+        created=[entry.polygon for entry in created],
+        lineage=[link for entry in created for link in _links(entry, first)],
+        pieces=pieces,
+        sightings=_from_pieces(pieces) + sightings,
+        ignored=dict(ignored),
+    )
+
+
+def _order(region: Region) -> tuple[float, tuple[float, ...], str]:
+    return (-region.geometry.area, tuple(region.geometry.bounds), region.to_cs or "")
+
+
+def _may_patch(region: Region, rules: Rules) -> bool:
+    if region.to_cs is None:
+        raise RegionIgnored("class-unknown")
+    if region.probability < rules.policy.alert_probability:
+        raise RegionIgnored("probability")
+    return (
+        rules.policy.patches
+        and rules.gsd <= rules.policy.max_gsd
+        and region.probability >= rules.policy.patch_probability
+    )
+
+
+def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
+    """Write one region into the workspace.
+
+    Raises:
+        RegionIgnored: the region changes nothing, or nothing above the minimum unit.
+        PatchRefused: the cut would break the coverage.
+    """
+    to_cs = region.to_cs or ""
+    ground, keys = _ground(workspace, region, rules)
+    touched = [workspace[k].polygon for k in keys]
+    fresh = all(topology.difference(p.geometry, ground).area < MIN_PIECE_M2 for p in touched)
+    near = workspace.near(ground, distance=NEIGHBOUR_RADIUS_M)
+    uses = frozenset(u for k in near if (u := workspace[k].polygon.code_us))
+    evidence = Evidence(region.probability, region.magnitude, region.looks)
+    if fresh:
+        workspace.replace(
+            keys, [_relabelled(workspace[k], to_cs, uses, evidence, rules) for k in keys]
+        )
+        return
+    drafts = _cut(workspace, keys, ground, to_cs, uses, evidence, rules)
+    _settle(workspace, keys, drafts, rules)
+
+
+def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeometry, list[int]]:
+    """The ground a region really changes, and the polygons it changes there."""
+    to_cs = region.to_cs or ""
+    shape = outline(region.geometry, code_cs=to_cs, gsd=rules.gsd)
+    if to_cs == BUILDING and BUILDING_TAKEN_FROM_M2 <= shape.area < MMU_BUILT_M2:
+        shape = to_grid(enlarged(shape, MMU_BUILT_M2))
+    near = workspace.near(shape)
+    if not near:
+        raise RegionIgnored("outside-the-map")
+    open_keys = []
+    fixed = []
+    for key in near:
+        polygon = workspace[key].polygon
+        overlap = topology.intersection(polygon.geometry, shape)
+        if polygon.ossature or polygon.code_cs == to_cs or _brushed(overlap, rules):
+            fixed.append(polygon.geometry)
+        else:
+            open_keys.append(key)
+    if not open_keys:
+        raise RegionIgnored("no-new-cover")
+    grounds = [workspace[k].polygon.geometry for k in open_keys]
+    shape = topology.intersection(topology.union(grounds), shape)
+    for key in open_keys:
+        shape = _absorb_rest(workspace[key].polygon, shape, rules)
+    kept = [
+        part
+        for part in polygons_of(shape)
+        if part.area >= minimum_unit(to_cs, inside_built_zone=_in_zone(part, rules))
+    ]
+    if not kept:
+        raise RegionIgnored("below-minimum-unit")
+    ground = topology.union(kept)
+    keys = [
+        k
+        for k in open_keys
+        if topology.intersection(workspace[k].polygon.geometry, ground).area >= MIN_PIECE_M2
+    ]
+    return ground, keys
+
+
+def _brushed(overlap: BaseGeometry, rules: Rules) -> bool:
+    """True where a region only spills over a border by what the image cannot tell."""
+    if overlap.area < MIN_PIECE_M2:
+        return True
+    return bool(opened(overlap, SPILL_PIXELS * rules.gsd).is_empty)
+
+
+def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> BaseGeometry:
+    """The shape, drawn out to the polygon's own border where a sliver or less than a minimum
+    unit would be left between them."""
+    covered = topology.intersection(polygon.geometry, shape)
+    rest = topology.difference(polygon.geometry, shape)
+    if rest.is_empty or covered.is_empty:
+        return shape
+    unit = minimum_unit(polygon.code_cs or "", inside_built_zone=_in_zone(polygon.geometry, rules))
+    if covered.area >= RELABEL_SHARE * polygon.geometry.area and rest.area < unit:
+        return topology.union([shape, polygon.geometry])
+    wide = opened(rest, SPILL_PIXELS * rules.gsd).buffer(rules.gsd, join_style="mitre")
+    slivers = [
+        part
+        for part in polygons_of(topology.difference(rest, wide))
+        if part.area >= MIN_PIECE_M2 and topology.shared_border(part, shape) > 0
+    ]
+    return topology.union([shape, *slivers]) if slivers else shape
+
+
+def _in_zone(geometry: BaseGeometry, rules: Rules) -> bool:
+    zone = rules.zone_construite
+    if zone is None:
+        return False
+    return bool(shapely.intersects(zone, shapely.point_on_surface(geometry)))
+
+
+def _relabelled(
+    entry: Entry, to_cs: str, uses: frozenset[str], evidence: Evidence, rules: Rules
+) -> Entry:
+    polygon = _changed(entry.polygon, to_cs, uses, rules)
+    return Entry(polygon, entry.parents, evidence)
+
+
+def _changed(polygon: MapPolygon, to_cs: str, uses: frozenset[str], rules: Rules) -> MapPolygon:
+    """The polygon under its new cover: usage from the map around, millésime and source ours."""
+    return replace(
+        polygon,
+        code_cs=to_cs,
+        code_us=new_usage(to_cs=to_cs, from_us=polygon.code_us, neighbour_uses=uses),
+        millesime=rules.millesime,
+        source=f"millesimed {rules.detector}",
+        version=0,
+        valid_from=rules.acquired,
+        code_or="NC",
+    )
+
+
+def _cut(
+    workspace: Workspace,
+    keys: Sequence[int],
+    ground: BaseGeometry,
+    to_cs: str,
+    uses: frozenset[str],
+    evidence: Evidence,
+    rules: Rules,
+) -> list[Draft]:
+    """Changed ground and what is left of each polygon, as single-part drafts."""
+    inside = [topology.intersection(workspace[k].polygon.geometry, ground) for k in keys]
+    drafts = []
+    for part in polygons_of(topology.union(inside)):
+        shares = [topology.intersection(piece, part).area for piece in inside]
+        owners = [k for k, area in zip(keys, shares, strict=True) if area >= MIN_PIECE_M2]
+        main = keys[shares.index(max(shares))]
+        base = _changed(workspace[main].polygon, to_cs, uses, rules)
+        parents = frozenset().union(*(workspace[k].parents for k in owners or [main]))
+        drafts.append(Draft(part, base, parents, evidence))
+    for key in keys:
+        entry = workspace[key]
+        for part in polygons_of(topology.difference(entry.polygon.geometry, ground)):
+            drafts.append(Draft(part, entry.polygon, entry.parents, entry.evidence))
+    return drafts
+
+
+def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rules: Rules) -> None:
+    """Merge what is too small, node the ring, check, and write the result."""
+    taken = list(keys)
+    old = topology.union([workspace[k].polygon.geometry for k in keys])
+    ring = [k for k in workspace.near(old) if k not in set(keys)]
+    small = _too_small(drafts, rules)
+    while small is not None:
+        drafts.remove(small)
+        host_key = _merge_into_best(workspace, small, drafts, ring)
+        if host_key is not None:
+            ring.remove(host_key)
+            taken.append(host_key)
+        small = _too_small(drafts, rules)
+    parents = [workspace[k].polygon.geometry for k in taken]
+    nodes = topology.new_vertices([p for d in drafts for p in polygons_of(d.geometry)], parents)
+    shapes = [topology.with_nodes(d.geometry, nodes) for d in drafts]
+    ring_old = [workspace[k].polygon.geometry for k in ring]
+    ring_new = [topology.with_nodes(g, nodes) for g in ring_old]
+    after = [*shapes, *ring_new]
+    if not topology.is_valid_coverage(after):
+        after = topology.cleaned(after) or after
+    where = f"at {old.representative_point().coords[0]}"
+    topology.assert_invariants([*parents, *ring_old], after, where=where)
+    made = [
+        Entry(_finished(draft, shape, rules), draft.parents, draft.evidence)
+        for draft, shape in zip(drafts, after[: len(drafts)], strict=True)
+    ]
+    for ring_key, was, now in zip(ring, ring_old, after[len(drafts) :], strict=True):
+        if now is not was and not shapely.equals_identical(now, was):
+            entry = workspace[ring_key]
+            made.append(replace(entry, polygon=replace(entry.polygon, geometry=now, version=0)))
+            taken.append(ring_key)
+    workspace.replace(taken, made)
+
+
+def _too_small(drafts: Sequence[Draft], rules: Rules) -> Draft | None:
+    """The smallest draft below its minimum unit, or None."""
+    below = [
+        d
+        for d in drafts
+        if d.geometry.area
+        < minimum_unit(d.base.code_cs or "", inside_built_zone=_in_zone(d.geometry, rules))
+    ]
+    return min(below, key=lambda d: (d.geometry.area, d.geometry.bounds)) if below else None
+
+
+def _merge_into_best(
+    workspace: Workspace, small: Draft, drafts: list[Draft], ring: Sequence[int]
+) -> int | None:
+    """Give a small piece to the neighbour with the longest border and nearest class.
+
+    Returns the key of the ring polygon that took it, or None when a draft did.
+
+    Raises:
+        RegionIgnored: no neighbour but the ossature touches it.
+    """
+    hosts: list[tuple[float, int, Draft, int | None]] = []
+    for i, draft in enumerate(drafts):
+        hosts.append((_affinity(small, draft), i, draft, None))
+    for ring_key in ring:
+        entry = workspace[ring_key]
+        if not entry.polygon.ossature:
+            host = Draft(entry.polygon.geometry, entry.polygon, entry.parents, entry.evidence)
+            hosts.append((_affinity(small, host), len(hosts), host, ring_key))
+    for score, _, host, key in sorted(hosts, key=lambda h: (-h[0], h[1])):
+        if score <= 0:
+            break
+        merged = topology.union([host.geometry, small.geometry])
+        if isinstance(merged, Polygon):
+            host.geometry = merged
+            host.parents |= small.parents
+            if key is not None:
+                drafts.append(host)
+            return key
+    raise RegionIgnored("below-minimum-unit")
+
+
+def _affinity(small: Draft, host: Draft) -> float:
+    border = topology.shared_border(small.geometry, host.geometry)
+    if border <= 0:
+        return 0.0
+    a, b = small.base.code_cs, host.base.code_cs
+    return border / (1 + (class_distance(a, b) if a and b else len("CS1.1.1.1")))
+
+
+def _finished(draft: Draft, shape: Polygon, rules: Rules) -> MapPolygon:
+    """The draft as a polygon with an id that any rerun of the same event gives again."""
+    digest = hashlib.sha256(rules.event.encode() + shapely.to_wkb(shape)).hexdigest()
+    return replace(draft.base, id=f"MLS{digest[:20].upper()}", geometry=shape, version=0)
+
+
+def _links(entry: Entry, first: dict[str, MapPolygon]) -> list[Link]:
+    child = entry.polygon
+    links = []
+    for parent in sorted(entry.parents):
+        if parent == child.id:
+            same = (first[parent].code_cs, first[parent].code_us) == (child.code_cs, child.code_us)
+            operation = Operation.NODE if same else Operation.RELABEL
+        else:
+            operation = Operation.SPLIT if len(entry.parents) == 1 else Operation.MERGE
+        links.append(Link(parent, child.id, operation))
+    return links
+
+
+def _pieces(entry: Entry, first: dict[str, MapPolygon]) -> list[Piece]:
+    """The differential of one created polygon against the polygons it came from."""
+    child, found = entry.polygon, []
+    for parent in (first[p] for p in sorted(entry.parents)):
+        if (parent.code_cs, parent.code_us) == (child.code_cs, child.code_us):
+            continue
+        same = parent.geometry is child.geometry
+        shape = child.geometry if same else topology.intersection(parent.geometry, child.geometry)
+        if shape.area >= MIN_PIECE_M2:
+            evidence = entry.evidence or Evidence(0.0, 0.0, 1)
+            found.append(
+                Piece(
+                    polygon=child.id,
+                    cs_before=parent.code_cs,
+                    us_before=parent.code_us,
+                    cs_after=str(child.code_cs),
+                    us_after=str(child.code_us),
+                    probability=evidence.probability,
+                    magnitude=evidence.magnitude,
+                    looks=evidence.looks,
+                    geometry=shape,
+                )
+            )
+    return found
+
+
+def alert_kind(before: tuple[str | None, str | None], after: tuple[str, str]) -> AlertKind:
+    """What a change of cover and usage means in law, by the matrix."""
+    was, now = legal_status(*before), legal_status(*after)
+    if was == now:
+        return AlertKind.OTHER
+    return (
+        AlertKind.ARTIFICIALISATION if now is LegalStatus.ARTIF else AlertKind.DESARTIFICIALISATION
+    )
+
+
+def _from_pieces(pieces: Sequence[Piece]) -> list[Sighting]:
+    """One sighting for each changed polygon and kind of legal change."""
+    groups: dict[tuple[str, AlertKind], list[Piece]] = {}
+    for piece in pieces:
+        kind = alert_kind((piece.cs_before, piece.us_before), (piece.cs_after, piece.us_after))
+        if piece.probability > 0:
+            groups.setdefault((piece.polygon, kind), []).append(piece)
+    return [_group_sighting(kind, group) for (_, kind), group in groups.items()]
+
+
+def _group_sighting(kind: AlertKind, group: Sequence[Piece]) -> Sighting:
+    main = max(group, key=lambda piece: piece.geometry.area)
+    return Sighting(
+        kind=kind,
+        cs_before=main.cs_before,
+        us_before=main.us_before,
+        cs_after=main.cs_after,
+        us_after=main.us_after,
+        probability=main.probability,
+        magnitude=main.magnitude,
+        polygons=tuple(sorted({piece.polygon for piece in group})),
+        geometry=topology.union([piece.geometry for piece in group]),
+    )
+
+
+def _sighting_only(workspace: Workspace, region: Region, rules: Rules) -> Sighting:
+    """A change seen by an image that may warn but not patch."""
+    shape = to_grid(shapely.make_valid(region.geometry))
+    if shape.area < rules.policy.min_alert_area:
+        raise RegionIgnored("below-alert-area")
+    keys = workspace.near(shape)
+    shares = {k: topology.intersection(workspace[k].polygon.geometry, shape).area for k in keys}
+    to_cs = region.to_cs or ""
+    moved = {k: a for k, a in shares.items() if workspace[k].polygon.code_cs != to_cs and a > 0}
+    if not moved:
+        raise RegionIgnored("no-new-cover")
+    main = workspace[max(moved, key=lambda k: moved[k])].polygon
+    uses = frozenset(u for k in keys if (u := workspace[k].polygon.code_us))
+    to_us = new_usage(to_cs=to_cs, from_us=main.code_us, neighbour_uses=uses)
+    return Sighting(
+        kind=alert_kind((main.code_cs, main.code_us), (to_cs, to_us)),
+        cs_before=main.code_cs,
+        us_before=main.code_us,
+        cs_after=to_cs,
+        us_after=to_us,
+        probability=region.probability,
+        magnitude=region.magnitude,
+        polygons=tuple(sorted(workspace[k].polygon.id for k in moved)),
+        geometry=shape,
+    )

@@ -1,0 +1,193 @@
+"""Questions to the store: polygons of a place or a time, alerts, images, what was seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry import Polygon, box
+from shapely.geometry.base import BaseGeometry
+
+from schemas.policy import NEIGHBOUR_RADIUS_M, Sensor
+from updater.alert_rows import record_from_row
+from updater.store import Store
+from updater.types import AlertRecord, MapPolygon
+
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""Later than any record: "as known now"."""
+
+Bounds = tuple[float, float, float, float]
+
+_COLUMNS = (
+    "id, code_cs, code_us, millesime, ST_AsWKB(geom), version, source, ossature, "
+    "id_origine, code_or, valid_from"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image the store knows: reference of a millésime or an acquisition already judged."""
+
+    item: str
+    path: Path
+    sensor: Sensor
+    acquired: datetime
+    gsd: float
+    footprint: BaseGeometry
+
+
+def end_of(millesime: int) -> datetime:
+    """The instant that stands for a millésime on the valid axis: the end of its year."""
+    return datetime(millesime, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+def _polygons(rows: Sequence[tuple[Any, ...]]) -> list[MapPolygon]:
+    shapes = shapely.from_wkb([bytes(row[4]) for row in rows])
+    found = []
+    for row, shape in zip(rows, shapes, strict=True):
+        if not isinstance(shape, Polygon):
+            raise TypeError(f"polygon {row[0]} is stored as {shape.geom_type}")
+        found.append(
+            MapPolygon(
+                id=row[0],
+                code_cs=row[1],
+                code_us=row[2],
+                millesime=int(row[3]),
+                geometry=shape,
+                version=int(row[5]),
+                source=row[6],
+                ossature=bool(row[7]),
+                id_origine=row[8],
+                code_or=row[9],
+                valid_from=row[10],
+            )
+        )
+    return found
+
+
+def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
+    """Polygons of the map as it is now that touch a rectangle, in the store's CRS.
+
+    The R-tree serves constant windows only, not joins: the window gives candidates of every
+    age, a second look-up drops the retired ones.
+    """
+    rows = store.execute(
+        f"SELECT {_COLUMNS} FROM polygons WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
+        list(bounds),
+    ).fetchall()
+    versions = [row[5] for row in rows]
+    gone = {
+        row[0]
+        for row in store.execute(
+            "SELECT version FROM retirements WHERE version IN (SELECT unnest(?::BIGINT[]))",
+            [versions],
+        ).fetchall()
+    }
+    return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
+
+
+def neighbourhood(store: Store, grounds: Sequence[BaseGeometry]) -> list[MapPolygon]:
+    """What a plan needs to judge some ground: the polygons it touches, all their neighbours,
+    and everything within ``NEIGHBOUR_RADIUS_M`` of it."""
+    if not grounds:
+        return []
+    window = shapely.total_bounds(
+        shapely.buffer(list(grounds), NEIGHBOUR_RADIUS_M, cap_style="square")
+    )
+    near = current_in(store, tuple(window))
+    tree = shapely.STRtree([p.geometry for p in near])
+    hit = {int(i) for i in tree.query(list(grounds), predicate="intersects")[1]}
+    touched = [near[i].geometry for i in hit if not near[i].ossature]
+    if not touched or box(*window).contains(box(*shapely.total_bounds(touched))):
+        return near
+    wider = shapely.total_bounds([*touched, box(*window)])
+    return current_in(store, tuple(wider))
+
+
+def as_of(
+    store: Store,
+    *,
+    valid_at: datetime,
+    recorded_at: datetime = FOREVER,
+    bounds: Bounds | None = None,
+) -> list[MapPolygon]:
+    """The map as the ground was at ``valid_at``, by what was known at ``recorded_at``."""
+    sql = f"SELECT {_COLUMNS} FROM map_as_of(?::TIMESTAMPTZ, ?::TIMESTAMPTZ)"
+    parameters: list[Any] = [valid_at, recorded_at]
+    if bounds is not None:
+        sql += " WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))"
+        parameters += list(bounds)
+    return _polygons(store.execute(f"{sql} ORDER BY id, version", parameters).fetchall())
+
+
+def extent(store: Store) -> Bounds | None:
+    """Bounding box of the map, or None when it is empty."""
+    row = store.execute(
+        "SELECT min(ST_XMin(geom)), min(ST_YMin(geom)), max(ST_XMax(geom)), max(ST_YMax(geom)) "
+        "FROM polygons"
+    ).fetchone()
+    return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3])
+
+
+def zone_construite(store: Store, bounds: Bounds) -> BaseGeometry | None:
+    """Union of the built-up zones in a rectangle; None where the map has none at all."""
+    total = store.execute("SELECT count(*) FROM zone_construite").fetchone()
+    if total is None or not total[0]:
+        return None
+    rows = store.execute(
+        "SELECT ST_AsWKB(geom) FROM zone_construite "
+        "WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
+        list(bounds),
+    ).fetchall()
+    return shapely.union_all(shapely.from_wkb([bytes(row[0]) for row in rows]))
+
+
+def seen(store: Store, key: str) -> bool:
+    """True when an event of that key has had its effect."""
+    row = store.execute("SELECT 1 FROM events WHERE key = ?", [key]).fetchone()
+    return row is not None
+
+
+def next_offsets(store: Store) -> dict[tuple[str, int], int]:
+    """Where to go on reading: the next offset of each (topic, partition)."""
+    rows = store.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()
+    return {(row[0], int(row[1])): int(row[2]) for row in rows}
+
+
+def images(store: Store) -> list[ImageRecord]:
+    """Every image the store knows, newest first."""
+    rows = store.execute(
+        "SELECT item, path, sensor, acquired, gsd, ST_AsWKB(footprint) FROM images "
+        "ORDER BY acquired DESC, item"
+    ).fetchall()
+    return [
+        ImageRecord(
+            item=row[0],
+            path=Path(row[1]),
+            sensor=Sensor(row[2]),
+            acquired=row[3],
+            gsd=float(row[4]),
+            footprint=shapely.from_wkb(bytes(row[5])),
+        )
+        for row in rows
+    ]
+
+
+def alerts_now(store: Store) -> list[AlertRecord]:
+    """Every alert in its latest state."""
+    rows = store.execute("SELECT record, ST_AsWKB(geom) FROM alerts_now ORDER BY id").fetchall()
+    return [record_from_row(row[0], bytes(row[1])) for row in rows]
+
+
+def alerts_in(store: Store, bounds: Bounds) -> list[AlertRecord]:
+    """Alerts, in their latest state, whose outline touches a rectangle."""
+    rows = store.execute(
+        "SELECT record, ST_AsWKB(geom) FROM alerts_now "
+        "WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY id",
+        list(bounds),
+    ).fetchall()
+    return [record_from_row(row[0], bytes(row[1])) for row in rows]

@@ -1,0 +1,236 @@
+"""The file of one département: opening, recovering, locking and transactions. DuckDB + spatial.
+
+Opening loads the spatial extension into an in-memory database first and attaches the file to
+it, because replaying a write-ahead log that holds R-tree statements needs the extension.
+
+**The R-tree trap.** After ``kill -9`` with R-tree changes in the log, DuckDB 1.5.x raises
+"Operation requires a flat vector" on the first use of the index, and once that has happened even
+``DROP INDEX`` fails (duckdb-spatial #861, fixed upstream after this wheel). The rows are intact.
+So a log left beside the file means an unclean shutdown, and then the very first statements are
+``DROP INDEX``, ``CHECKPOINT``, ``CREATE INDEX``, ``CHECKPOINT``, before anything can touch it. A
+kill inside those four leaves a log again, and the next opening starts over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import structlog
+
+from schemas.acquisition import TERRITORY_PATTERN
+from updater.errors import StoreError, StoreLocked
+from updater.migrations import CREATE_INDEX, DROP_INDEX, MIGRATIONS, SCHEMA_VERSION
+
+log = structlog.get_logger()
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The system's second clock: when something became known."""
+    return datetime.now(UTC)
+
+
+def _load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
+    """Load the spatial extension from its wheel; install it only where the wheel has none."""
+    import duckdb_extension_spatial
+
+    home = Path(duckdb_extension_spatial.__file__).parent / "extensions"
+    wheel = home / f"v{duckdb.__version__}" / "spatial.duckdb_extension"
+    if wheel.is_file():
+        connection.load_extension(str(wheel))
+        return
+    connection.install_extension("spatial")
+    connection.load_extension("spatial")
+
+
+def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:")
+    try:
+        _load_spatial(connection)
+        quoted = str(path).replace("'", "''")
+        mode = " (READ_ONLY)" if read_only else ""
+        connection.execute(f"ATTACH '{quoted}' AS store{mode}")  # ATTACH takes no parameters
+        connection.execute("USE store")
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        connection.close()
+        text = " ".join(str(error).split())
+        if "lock" in text.lower():
+            raise StoreLocked(
+                f"The store {path.name} is in use by another process; stop the service or ask "
+                "it over HTTP."
+            ) from None
+        raise StoreError(
+            f"The store {path.name} does not open ({text[:200]}); restore it from a backup."
+        ) from None
+    return connection
+
+
+class Store:
+    """One département's map, its history, alerts and outbox.
+
+    One writer at a time: ``transaction`` serialises threads of this process, the file's lock
+    keeps other processes out. Readers use their own cursor and see the last commit.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, clock: Clock) -> None:
+        self._connection = connection
+        self._writing = threading.RLock()
+        self._local = threading.local()
+        self.path = path
+        self.clock = clock
+        self.repaired = False
+
+    @classmethod
+    def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
+        """A new, empty store.
+
+        Raises:
+            StoreError: the file exists already, or the territory is no département code.
+        """
+        import re
+
+        if path.exists():
+            raise StoreError(f"{path} exists already; choose another file or remove it first.")
+        if not re.match(TERRITORY_PATTERN, territory):
+            raise StoreError(f"{territory!r} is no département code; give it as in D032.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = cls(_attach(path, read_only=False), path, utc_now)
+        with store.transaction() as cursor:
+            for step in MIGRATIONS:
+                cursor.execute(step)
+            cursor.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [
+                    ("schema", str(SCHEMA_VERSION)),
+                    ("territory", territory),
+                    ("crs", crs),
+                    ("millesime", str(millesime)),
+                ],
+            )
+        return store
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False, clock: Clock = utc_now) -> Self:
+        """An existing store, repaired after an unclean shutdown, at the current schema.
+
+        Raises:
+            StoreError: no such file, no store, or made by a newer version.
+            StoreLocked: another process writes to it.
+        """
+        if not path.is_file():
+            raise StoreError(f"There is no store at {path}; make one with `millesimed init`.")
+        log_file = path.with_name(path.name + ".wal")
+        unclean = log_file.exists() and log_file.stat().st_size > 0
+        store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
+        try:
+            if unclean:
+                store._rebuild_index()
+                log.warning("store_repaired", store=path.name)
+            store._migrate()
+        except duckdb.Error as error:
+            store._connection.close()
+            raise StoreError(f"{path} is no millesimed store ({str(error)[:120]}).") from None
+        except StoreError:
+            store._connection.close()
+            raise
+        return store
+
+    def _rebuild_index(self) -> None:
+        for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
+            self._connection.execute(statement)
+        self.repaired = True
+
+    def build_index(self) -> None:
+        """Build the R-tree over everything loaded (once, after a bulk load) and checkpoint."""
+        with self._writing:
+            self._connection.execute(CREATE_INDEX)
+            self._connection.execute("CHECKPOINT store")
+
+    def _migrate(self) -> None:
+        found = int(self.meta("schema"))
+        if found > SCHEMA_VERSION:
+            raise StoreError(
+                f"The store {self.path.name} has schema {found}, newer than this program's "
+                f"{SCHEMA_VERSION}; upgrade millesimed."
+            )
+        for number in range(found, SCHEMA_VERSION):
+            with self.transaction() as cursor:
+                cursor.execute(MIGRATIONS[number])
+                cursor.execute("UPDATE meta SET value = ? WHERE key = 'schema'", [str(number + 1)])
+
+    def meta(self, key: str) -> str:
+        """A fact about the store: ``territory``, ``crs``, ``millesime`` or ``schema``."""
+        row = self.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+        if row is None:
+            raise StoreError(f"The store {self.path.name} lacks {key!r}; restore it.")
+        return str(row[0])
+
+    @property
+    def territory(self) -> str:
+        """Département code, as in ``D032``."""
+        return self.meta("territory")
+
+    @property
+    def crs(self) -> str:
+        """CRS of every geometry, as in ``EPSG:2154``."""
+        return self.meta("crs")
+
+    @property
+    def millesime(self) -> int:
+        """Year of the millésime the store was made from."""
+        return int(self.meta("millesime"))
+
+    @property
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's own connection to the same database."""
+        found = getattr(self._local, "cursor", None)
+        if found is None:
+            found = self._connection.cursor()
+            found.execute("USE store")
+            self._local.cursor = found
+        return found
+
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Run one statement on this thread's cursor."""
+        return self.cursor.execute(sql, parameters or [])
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction: all of it is committed, or none."""
+        with self._writing:
+            cursor = self.cursor
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            cursor.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file."""
+        with self._writing:
+            self.cursor.execute("CHECKPOINT store")
+
+    def close(self) -> None:
+        """Checkpoint and let go of the file."""
+        with self._writing:
+            try:
+                self._connection.execute("CHECKPOINT store")
+            except duckdb.Error as error:
+                log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
