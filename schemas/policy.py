@@ -139,6 +139,14 @@ MAX_EVENT_BYTES: Final[int] = 1_000_000
 MAX_BANDS: Final[int] = 32
 """More bands than any sensor here delivers."""
 
+CAMPAIGN_DAYS: Final[int] = 30
+"""Images of one ground taken within this many days belong to one campaign: neither is the other's
+reference, and the order they arrive in does not matter. A département is flown in weeks; the
+shortest interval at which a change of the map is worth a comparison is longer."""
+COMPARABLE_GSD_RATIO: Final[float] = 4.0
+"""Pixels may differ by this factor for two images to be compared: 0.2 m with 0.5 m yes, 0.2 m
+with 10 m no."""
+
 NEIGHBOUR_RADIUS_M: Final[float] = 50.0
 """How far the planner looks for a built neighbour whose usage a new building inherits: the
 distance the zone construite itself groups buildings by."""

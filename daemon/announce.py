@@ -1,0 +1,155 @@
+"""Telling the service that an image exists: a STAC Item made from the file, in a CloudEvent."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pystac
+import rasterio
+import shapely
+from pyproj import CRS
+from rasterio.errors import RasterioError
+from shapely.geometry import box, mapping
+
+from schemas.acquisition import AcquisitionItem
+from schemas.envelope import ACQUISITION_TYPE, cloud_event, to_structured
+from schemas.errors import MillesimedError
+from schemas.policy import Sensor
+from updater.crs import WGS84, reproject
+
+SOURCE = "urn:millesimed:announce"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_CHUNK = 1 << 20
+_SHA256 = "1220"
+"""Multihash prefix: function 0x12 (sha2-256), 0x20 bytes."""
+METRES_PER_DEGREE = 111_320.0
+"""Length of a degree of the equator."""
+_EDGE_POINTS = 16
+"""Points per side of a footprint: a straight edge in Lambert-93 is a curve in degrees."""
+
+
+class CannotAnnounce(MillesimedError):
+    """The file is no image an event can point to."""
+
+    reason = "announce"
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file as a multihash, hexadecimal (STAC file extension)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return _SHA256 + digest.hexdigest()
+
+
+def when(text: str) -> datetime:
+    """A date or a time as given on the command line; without a zone it is UTC, without a time
+    it is noon, the middle of a flight day."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise CannotAnnounce(f"{text!r} is no date; give it as in 2024-06-15.") from None
+    if len(text) <= len("2024-06-15"):
+        found = found.replace(hour=12)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def item_of(
+    path: Path, *, acquired: datetime, sensor: Sensor, departement: str | None = None
+) -> pystac.Item:
+    """The STAC Item of an image on disk.
+
+    Its id is made of the file's content, the date and the sensor, so that announcing the same
+    image twice is one event.
+
+    Raises:
+        CannotAnnounce: unreadable, or without a CRS.
+    """
+    try:
+        with rasterio.open(path) as image:
+            if image.crs is None:
+                raise CannotAnnounce(
+                    f"{path.name} has no CRS; write one, EPSG:2154 for Lambert-93."
+                )
+            crs = CRS.from_user_input(image.crs)
+            bounds, shape, transform = image.bounds, image.shape, image.transform
+    except RasterioError as error:
+        raise CannotAnnounce(
+            f"{path.name} cannot be read as an image ({str(error)[:120]}); check the file."
+        ) from None
+    authority = crs.to_authority(min_confidence=25)
+    code = ":".join(authority) if authority else None
+    edge = shapely.segmentize(box(*bounds), (bounds.right - bounds.left) / _EDGE_POINTS)
+    footprint = reproject(edge, crs.to_wkt(), WGS84)
+    digest = checksum(path)
+    name = hashlib.sha256(f"{digest}|{acquired.isoformat()}|{sensor}".encode()).hexdigest()[:16]
+    item = pystac.Item(
+        id=f"{sensor.value}-{acquired:%Y%m%d}-{name}",
+        geometry=mapping(footprint),
+        bbox=list(footprint.bounds),
+        datetime=acquired,
+        properties={
+            "proj:code": code,
+            "proj:shape": list(shape),
+            "proj:transform": list(transform)[:6],
+            "gsd": metres_per_pixel(crs, transform.a, footprint),
+            "millesimed:sensor": sensor.value,
+            "millesimed:departement": departement,
+        },
+        stac_extensions=[PROJECTION, FILE],
+    )
+    item.add_asset(
+        "image",
+        pystac.Asset(
+            href=path.resolve().as_uri(),
+            roles=["data"],
+            extra_fields={"file:checksum": digest, "file:size": path.stat().st_size},
+        ),
+    )
+    return item
+
+
+def metres_per_pixel(crs: CRS, pixel: float, footprint: shapely.Geometry) -> float:
+    """Ground sample distance in metres, also for an image in degrees (mid-latitude)."""
+    if not crs.is_geographic:
+        return abs(float(pixel))
+    latitude = math.radians(float(footprint.centroid.y))
+    return abs(float(pixel)) * METRES_PER_DEGREE * math.cos(latitude)
+
+
+def event_bytes(item: pystac.Item) -> tuple[str, bytes]:
+    """Event id and structured CloudEvent of an Item, checked against the event's schema."""
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    AcquisitionItem.model_validate(document)
+    event = cloud_event(
+        type_=ACQUISITION_TYPE,
+        id_=item.id,
+        source=SOURCE,
+        data=document,
+        time=datetime.now(UTC),
+        key=_key(item),
+    )
+    return item.id, to_structured(event)
+
+
+def _key(item: pystac.Item) -> str:
+    """Département and kilometre tile: what keeps the order of events on the same ground."""
+    west, south = (item.bbox or [0.0, 0.0])[:2]
+    departement = item.properties.get("millesimed:departement") or "FR"
+    return f"{departement}/{west:.2f},{south:.2f}"
+
+
+def drop(inbox: Path, event_id: str, body: bytes) -> Path:
+    """Put an event into an inbox folder, whole or not at all."""
+    inbox.mkdir(parents=True, exist_ok=True)
+    target = inbox / f"{event_id}.json"
+    staged = inbox / f".{event_id}.{os.getpid()}.part"
+    staged.write_bytes(body)
+    staged.replace(target)
+    return target

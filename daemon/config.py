@@ -1,0 +1,135 @@
+"""Configuration: one TOML file, the environment over it, flags over both.
+
+``millesimed.toml`` in the working folder is read when no ``--config`` is given. Environment
+variables start with ``MILLESIMED_``, nested keys are joined by two underscores
+(``MILLESIMED_KAFKA__SERVERS``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.envelope import (
+    TOPIC_ACQUISITIONS,
+    TOPIC_ALERTS,
+    TOPIC_CHANGES,
+    TOPIC_DEAD_LETTERS,
+)
+from schemas.errors import UsageError
+
+DEFAULT_FILE = Path("millesimed.toml")
+
+
+class KafkaSettings(BaseModel):
+    """How to reach Kafka. ``options`` passes any librdkafka setting through (TLS, SASL)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    servers: str = Field(description="Bootstrap servers, host:port, comma-separated.")
+    group: str = Field(default="millesimed", description="Consumer group.")
+    acquisitions: str = Field(default=TOPIC_ACQUISITIONS, description="Topic to read.")
+    changes: str = Field(default=TOPIC_CHANGES, description="Topic of changes.")
+    alerts: str = Field(default=TOPIC_ALERTS, description="Topic of alerts.")
+    dead_letters: str = Field(default=TOPIC_DEAD_LETTERS, description="Topic of dead letters.")
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Further librdkafka settings, as in security.protocol."
+    )
+
+
+class HttpSettings(BaseModel):
+    """The HTTP server: health, metrics, feed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(default=True, description="Serve HTTP while running.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8460, ge=0, le=65535, description="Port; 0 takes a free one.")
+
+
+class Settings(BaseSettings):
+    """Everything a running service needs to know."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MILLESIMED_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    db: list[Path] = Field(default_factory=list, description="Stores, one file per département.")
+    inbox: Path | None = Field(default=None, description="Folder of acquisition events (files).")
+    outbox: Path | None = Field(default=None, description="Folder for published events and feed.")
+    kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where torch runs.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything that samples.")
+    tile_size: int = Field(default=512, ge=64, le=8192, description="Tile side, pixels.")
+    batch: int = Field(default=4, ge=1, le=256, description="Tiles judged at once.")
+    retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
+    checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file, which arrives as initial values."""
+        return env_settings, init_settings
+
+    def outbox_folder(self) -> Path:
+        """Where published events go: the outbox set, or one beside the first store."""
+        if self.outbox is not None:
+            return self.outbox
+        return (self.db[0].parent if self.db else Path()) / "outbox"
+
+    def inbox_folder(self) -> Path:
+        """Where events are dropped: the inbox set, or one beside the first store."""
+        if self.inbox is not None:
+            return self.inbox
+        return (self.db[0].parent if self.db else Path()) / "inbox"
+
+
+def load(path: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - any setting
+    """Settings from the file, the environment and the flags that are not None.
+
+    Raises:
+        UsageError: a missing or malformed file, an unknown key, a bad value.
+    """
+    values: dict[str, Any] = {}
+    source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if source is not None:
+        values = _read(source)
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        origin = f" in {source}" if source else ""
+        raise UsageError(f"Configuration{origin}: {where}: {problem['msg']}.") from None
+    given = {name: value for name, value in flags.items() if value is not None}
+    return settings.model_copy(update=given)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UsageError(f"There is no configuration file {path}; check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML file ({error}); correct it.") from None
+    folder = path.parent
+    if isinstance(values.get("db"), str):
+        values["db"] = [values["db"]]
+    for key in ("inbox", "outbox"):
+        if key in values:
+            values[key] = folder / str(values[key])
+    if isinstance(values.get("db"), list):
+        values["db"] = [folder / str(db) for db in values["db"]]
+    return values

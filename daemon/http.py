@@ -1,0 +1,92 @@
+"""HTTP: health, metrics and the alert feed. Loopback unless configured otherwise."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from daemon import __version__
+from daemon.config import HttpSettings
+from daemon.metrics import Metrics
+from daemon.relay import feed
+from updater.store import Store
+
+START_SECONDS = 10.0
+"""How long the server may take to listen before that is an error."""
+
+
+class Running(Protocol):
+    """What the HTTP room needs to know of the service."""
+
+    metrics: Metrics
+
+    @property
+    def alive(self) -> bool:
+        """The main loop turns."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Stores open, source read."""
+        ...
+
+
+def application(service: Running, stores: Sequence[Store]) -> FastAPI:
+    """The HTTP application of a running service."""
+    app = FastAPI(title="millesimed", version=__version__, docs_url=None, redoc_url=None)
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    def healthz() -> Response:
+        """200 while the process turns, 503 when it hangs: restart it then."""
+        return PlainTextResponse(
+            "ok\n" if service.alive else "hung\n", status_code=200 if service.alive else 503
+        )
+
+    @app.get("/readyz", response_class=PlainTextResponse)
+    def readyz() -> Response:
+        """200 when stores are open and the source is read."""
+        return PlainTextResponse(
+            "ready\n" if service.ready else "not ready\n",
+            status_code=200 if service.ready else 503,
+        )
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Prometheus exposition."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/feed/alerts-{departement}.geojson")
+    def alerts(departement: str) -> Response:
+        """Alerts of a département in their latest state, most important first."""
+        for store in stores:
+            if store.territory == departement:
+                return JSONResponse(feed(store), media_type="application/geo+json")
+        raise HTTPException(404, f"This service keeps no map of {departement[:16]}.")
+
+    return app
+
+
+class HttpServer:
+    """uvicorn in a thread, stopped with the service."""
+
+    def __init__(self, app: FastAPI, settings: HttpSettings) -> None:
+        config = uvicorn.Config(
+            app, host=settings.host, port=settings.port, log_level="warning", access_log=False
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Listen in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish open requests and stop listening."""
+        self._server.should_exit = True
+        self._thread.join(timeout=START_SECONDS)

@@ -1,0 +1,315 @@
+"""The way of one event: validate → locate → detect → plan → commit.
+
+``handle`` always ends in one of three outcomes, each committed before it returns: the event has
+its effect, had it already, or is a dead letter. Only trouble with the store itself, or a request
+to stop, leaves it untouched; the source then hands it out again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import duckdb
+import shapely
+import structlog
+from detectors.errors import DetectionError
+from shapely.geometry.base import BaseGeometry
+
+from daemon.config import Settings
+from daemon.locate import Located, locate, stores_of
+from daemon.metrics import Metrics
+from daemon.sources import Message
+from detectors.types import Progress
+from schemas.alert import AlertKind
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import AcquisitionEvent, parse_acquisition
+from schemas.errors import EventTooLarge, MillesimedError
+from schemas.policy import MAX_EVENT_BYTES, SENSOR_POLICY
+from updater import alerts, commit, planner, reads, topology
+from updater.alerts import Look
+from updater.errors import StoreError
+from updater.store import Store
+from updater.types import Patch, Rules
+
+log = structlog.get_logger()
+
+KEPT_BYTES = 256 * 1024
+"""Bytes of a bad event kept inside its dead letter; a longer one stays whole in ``failed/`` or in
+the topic."""
+
+
+class Outcome(StrEnum):
+    """What became of a message."""
+
+    PROCESSED = "processed"
+    DUPLICATE = "duplicate"
+    DEAD_LETTERED = "dead-lettered"
+
+
+class Interrupted(Exception):
+    """The service was asked to stop in the middle of an event; nothing of it is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What detection says of an acquisition: regions in the store's CRS and by whom."""
+
+    regions: Sequence[Any]
+    detector: str
+    flagged: float
+    pixels_per_second: float
+
+
+class Pipeline:
+    """Carries messages through the stages for a set of stores."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._stores = stores
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+        self._progress = progress
+
+    def handle(self, message: Message) -> Outcome:
+        """Take one message all the way.
+
+        Raises:
+            Interrupted: asked to stop; the message must come again.
+            StoreError, duckdb.Error: the store cannot be written; likewise.
+        """
+        event: AcquisitionEvent | None = None
+        try:
+            with self._metrics.stage("validate"):
+                event = self._validate(message)
+            with structlog.contextvars.bound_contextvars(event_id=event.id):
+                outcome = self._apply(event, message)
+        except (StoreError, duckdb.Error, Interrupted):
+            raise
+        except (MillesimedError, DetectionError) as error:
+            outcome = self._dead_letter(message, event, error.reason, str(error))
+        except Exception as error:
+            log.exception("event_failed")
+            text = f"The event failed unexpectedly ({type(error).__name__}: {str(error)[:200]})."
+            outcome = self._dead_letter(message, event, "internal", text)
+        self._metrics.events.labels(outcome.value).inc()
+        return outcome
+
+    def _validate(self, message: Message) -> AcquisitionEvent:
+        if message.value is None:
+            raise EventTooLarge(
+                f"The event has {message.size} bytes, more than the {MAX_EVENT_BYTES} allowed; "
+                "send the image by reference, not inside the event."
+            )
+        return parse_acquisition(message.value, dict(message.headers))
+
+    def _apply(self, event: AcquisitionEvent, message: Message) -> Outcome:
+        with self._metrics.stage("locate"):
+            stores = stores_of(event.item, self._stores)
+        fresh = [store for store in stores if not reads.seen(store, event.key)]
+        if not fresh:
+            commit.commit_offset(stores[0], message.origin)
+            log.info("event_duplicate")
+            return Outcome.DUPLICATE
+        for store in fresh:
+            self._apply_to(store, event, message)
+        return Outcome.PROCESSED
+
+    def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> None:
+        acquired = event.item.acquired
+        stage = self._metrics.stage
+        with stage("locate", acquired=acquired):
+            located = locate(store, event.item)
+        with stage("detect", acquired=acquired):
+            judged = self._detect(store, event, located)
+        with stage("plan", acquired=acquired):
+            effect = self._plan(store, event, located, judged, message)
+        self._check_stop()
+        with stage("commit", acquired=acquired):
+            commit.commit(store, effect)
+        self._count(store, effect, judged)
+
+    def _check_stop(self) -> None:
+        if self._stopping():
+            raise Interrupted
+
+    def _tick(self, stage: str, done: int, total: int) -> None:
+        self._check_stop()
+        if self._progress is not None:
+            self._progress(stage, done, total)
+
+    def _detect(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
+        from daemon.detection import judge
+
+        reference = located.references[0]
+        polygons = reads.as_of(
+            store,
+            valid_at=max(reference.acquired, reads.end_of(store.millesime)),
+            bounds=shapely.bounds(located.footprint).tolist(),
+        )
+        return judge(
+            before=[image.path for image in located.references],
+            after=located.image,
+            polygons=polygons,
+            map_crs=store.crs,
+            item=event.item,
+            settings=self._settings,
+            progress=self._tick,
+        )
+
+    def _plan(
+        self,
+        store: Store,
+        event: AcquisitionEvent,
+        located: Located,
+        judged: Judged,
+        message: Message,
+    ) -> commit.Effect:
+        item = event.item
+        grounds = [region.geometry for region in judged.regions]
+        polygons = reads.neighbourhood(store, grounds)
+        rules = Rules(
+            event=event.key,
+            acquired=item.acquired,
+            sensor=item.properties.sensor,
+            policy=SENSOR_POLICY[item.properties.sensor],
+            detector=judged.detector,
+            gsd=item.properties.gsd,
+            zone_construite=_zone(store, grounds),
+        )
+        patch = planner.plan(polygons, judged.regions, rules)
+        _assert_whole(polygons, patch)
+        return commit.Effect(
+            event=event,
+            rules=rules,
+            patch=patch,
+            alerts=_follow(store, patch, event, located, judged),
+            image=reads.ImageRecord(
+                item=item.id,
+                path=located.image,
+                sensor=item.properties.sensor,
+                acquired=item.acquired,
+                gsd=item.properties.gsd,
+                footprint=located.footprint,
+            ),
+            origin=message.origin,
+        )
+
+    def _count(self, store: Store, effect: commit.Effect, judged: Judged) -> None:
+        metrics, patch = self._metrics, effect.patch
+        metrics.flagged.set(judged.flagged)
+        metrics.throughput.set(judged.pixels_per_second)
+        metrics.patched_polygons.inc(len(patch.created))
+        for kind in AlertKind:
+            area = sum(s.area for s in patch.sightings if s.kind is kind)
+            metrics.changed_area.labels(kind.value).inc(area)
+        for record in effect.alerts:
+            metrics.alerts.labels(record.kind.value, record.state.value).inc()
+        for reason, count in patch.ignored.items():
+            metrics.regions_ignored.labels(reason).inc(count)
+        acquired = effect.rules.acquired
+        metrics.map_timestamp.labels(store.territory).set(acquired.timestamp())
+        metrics.acquisition_to_patch.observe(max(0.0, (store.clock() - acquired).total_seconds()))
+        log.info(
+            "event_processed",
+            departement=store.territory,
+            changed=len(patch.pieces),
+            polygons=len(patch.created),
+            alerts=len(effect.alerts),
+            ignored=patch.ignored,
+        )
+
+    def _dead_letter(
+        self, message: Message, event: AcquisitionEvent | None, reason: str, text: str
+    ) -> Outcome:
+        letter = dead_letter(message, event, reason=reason, text=text, received=self._now())
+        with self._metrics.stage("commit"):
+            fresh = commit.commit_dead_letter(self._stores[0], letter)
+        if fresh:
+            self._metrics.dead_letters.labels(reason).inc()
+        log.warning("dead_letter", reason=reason, message=text, path=message.origin.path)
+        return Outcome.DEAD_LETTERED
+
+    def _now(self) -> Any:  # noqa: ANN401 - datetime of the store's clock
+        return self._stores[0].clock()
+
+
+def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
+    if not grounds:
+        return None
+    window = shapely.total_bounds(list(grounds))
+    return reads.zone_construite(store, (window[0], window[1], window[2], window[3]))
+
+
+def _assert_whole(polygons: Sequence[Any], patch: Patch) -> None:
+    """The design's invariants over the whole patch and its ring, once more before the commit."""
+    if patch.is_empty:
+        return
+    gone = {p.id for p in patch.retired}
+    tree = shapely.STRtree([p.geometry for p in polygons])
+    ground = [p.geometry for p in patch.retired]
+    ring = {int(i) for i in tree.query(ground, predicate="intersects")[1]}
+    stay = [polygons[i].geometry for i in ring if polygons[i].id not in gone]
+    topology.assert_invariants(
+        [*ground, *stay],
+        [*(p.geometry for p in patch.created), *stay],
+        where="of this acquisition",
+    )
+
+
+def _follow(
+    store: Store, patch: Patch, event: AcquisitionEvent, located: Located, judged: Judged
+) -> Sequence[Any]:
+    if not patch.sightings:
+        return []
+    window = shapely.total_bounds([s.geometry for s in patch.sightings])
+    known = reads.alerts_in(store, (window[0], window[1], window[2], window[3]))
+    look = Look(
+        acquisition=event.item.id,
+        sensor=event.item.properties.sensor,
+        acquired=event.item.acquired,
+        known_at=store.clock(),
+        detector=judged.detector,
+        reference=located.references[0].item,
+    )
+    return alerts.follow(known, patch.sightings, look)
+
+
+def dead_letter(
+    message: Message,
+    event: AcquisitionEvent | None,
+    *,
+    reason: str,
+    text: str,
+    received: Any,  # noqa: ANN401
+) -> DeadLetter:
+    """The dead letter of a message: original bytes, where from, why. The same message at the
+    same place gives the same letter."""
+    payload = message.value if message.value is not None else b""
+    origin = message.origin
+    place = f"{origin.source}|{origin.topic}|{origin.partition}|{origin.offset}|{origin.path}"
+    digest = hashlib.sha256(place.encode() + payload).hexdigest()
+    return DeadLetter(
+        id=f"DL{digest[:20].upper()}",
+        event=event.id if event else None,
+        origin=origin,
+        reason=reason,
+        message=text,
+        attempts=1,
+        received=received,
+        headers={k: v.decode("utf-8", "replace") for k, v in message.headers.items()},
+        payload_base64=base64.b64encode(payload[:KEPT_BYTES]).decode(),
+        truncated=message.value is None or len(payload) > KEPT_BYTES,
+    )

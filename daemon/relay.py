@@ -1,0 +1,214 @@
+"""Emptying the outbox: at least once, in order, to every channel.
+
+Each channel has its own record of what it has had (``deliveries``), so a broken one holds up
+nobody else. A message is noted as delivered after the channel accepted it; a crash between the
+two sends it again with the same id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from cloudevents.core.v1.event import CloudEvent
+from confluent_kafka import KafkaException, Producer
+
+from daemon.config import KafkaSettings
+from daemon.metrics import Metrics
+from schemas.envelope import (
+    ALERT_TYPE,
+    TOPIC_ALERTS,
+    TOPIC_CHANGES,
+    TOPIC_DEAD_LETTERS,
+    cloud_event,
+    to_kafka,
+    to_structured,
+)
+from updater import outbox
+from updater.alert_rows import message, rank
+from updater.outbox import Pending
+from updater.reads import alerts_now
+from updater.store import Store
+
+log = structlog.get_logger()
+
+SOURCE = "urn:millesimed:updater"
+FLUSH_SECONDS = 10.0
+"""How long a Kafka delivery may take before the round is given up and tried again."""
+
+
+class Channel(Protocol):
+    """Somewhere messages go."""
+
+    name: str
+
+    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
+        """Publish messages in order; gives the sequence numbers that were accepted."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+def _event(store: Store, row: Pending) -> CloudEvent:
+    return cloud_event(
+        type_=row.type,
+        id_=row.id,
+        source=f"{SOURCE}:{store.territory}",
+        data=json.loads(row.body),
+        time=row.created,
+        key=row.key,
+    )
+
+
+class FolderChannel:
+    """One file per message, and the alert feed as GeoJSON beside them.
+
+    The file is named by the message's id, so a second delivery writes the same file again.
+    """
+
+    name = "folder"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
+        """Write the messages, then the feed when alerts are among them."""
+        for row in rows:
+            event = _event(store, row)
+            kind = row.topic.removeprefix("millesimed.")
+            write_whole(self.folder / kind / f"{row.id}.json", to_structured(event))
+        if any(row.type == ALERT_TYPE for row in rows):
+            body = json.dumps(feed(store), ensure_ascii=False).encode()
+            write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
+        return [row.seq for row in rows]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class KafkaChannel:
+    """Messages as CloudEvents in Kafka binary mode."""
+
+    name = "kafka"
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topics = {
+            TOPIC_CHANGES: settings.changes,
+            TOPIC_ALERTS: settings.alerts,
+            TOPIC_DEAD_LETTERS: settings.dead_letters,
+        }
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.servers,
+                "acks": "all",
+                "enable.idempotence": False,  # duplicates carry the same id; order per key holds
+                "max.in.flight.requests.per.connection": 1,
+                "linger.ms": 5,
+                "message.timeout.ms": int(FLUSH_SECONDS * 1000),
+                "message.max.bytes": 4_000_000,
+                **settings.options,
+            }
+        )
+
+    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
+        """Produce the messages and wait; those the broker did not take come again."""
+        taken: list[int] = []
+        for row in rows:
+            record = to_kafka(_event(store, row))
+
+            def report(error: object, _: object, seq: int = row.seq) -> None:
+                if error is None:
+                    taken.append(seq)
+                else:
+                    log.warning("kafka_delivery_failed", seq=seq, error=str(error))
+
+            try:
+                self._producer.produce(
+                    self._topics.get(row.topic, row.topic),
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers.items()),
+                    on_delivery=report,
+                )
+            except (BufferError, KafkaException) as error:
+                log.warning("kafka_produce_failed", seq=row.seq, error=str(error))
+                break
+        self._producer.flush(FLUSH_SECONDS)
+        return _without_gap(rows, taken)
+
+    def close(self) -> None:
+        """Send what is still buffered."""
+        self._producer.flush(FLUSH_SECONDS)
+
+
+def _without_gap(rows: Sequence[Pending], taken: Sequence[int]) -> list[int]:
+    """The accepted messages before the first one that was not: order survives a failure."""
+    accepted = set(taken)
+    kept = []
+    for row in rows:
+        if row.seq not in accepted:
+            break
+        kept.append(row.seq)
+    return kept
+
+
+def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metrics) -> int:
+    """One round over every store and channel; gives how many messages were published."""
+    total = 0
+    for store in stores:
+        for channel in channels:
+            total += _relay_channel(store, channel, metrics)
+    return total
+
+
+def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
+    total = 0
+    while rows := outbox.pending(store, channel.name):
+        with metrics.stage("publish"):
+            accepted = channel.send(store, rows)
+        outbox.delivered(store, channel.name, accepted)
+        now = store.clock()
+        for row in rows:
+            if row.seq in set(accepted):
+                metrics.event_to_publish.observe((now - row.created).total_seconds())
+        metrics.published.labels(channel.name).inc(len(accepted))
+        total += len(accepted)
+        if len(accepted) < len(rows):
+            break
+    depth, oldest = outbox.depth(store, channel.name)
+    metrics.outbox_depth.labels(channel.name).set(depth)
+    age = (store.clock() - oldest).total_seconds() if oldest else 0.0
+    metrics.outbox_age.labels(channel.name).set(age)
+    return total
+
+
+def feed(store: Store) -> dict[str, object]:
+    """The alerts of a store in their latest state as GeoJSON, most important first."""
+    records = sorted(alerts_now(store), key=lambda r: (-rank(r), r.id))
+    features = []
+    for record in records:
+        alert = message(record, departement=store.territory, crs=store.crs)
+        properties = alert.model_dump(mode="json", exclude={"geometry"})
+        features.append(
+            {
+                "type": "Feature",
+                "id": alert.id,
+                "geometry": alert.geometry.model_dump(mode="json"),
+                "properties": properties,
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """A file that is there complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
+    staged.write_bytes(body)
+    staged.replace(path)

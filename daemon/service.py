@@ -1,0 +1,199 @@
+"""The running service: one source, one pipeline, a relay, a scheduler and an HTTP server."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from time import monotonic
+from types import FrameType
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from daemon.config import Settings
+from daemon.http import HttpServer, application
+from daemon.metrics import Metrics
+from daemon.pipeline import Interrupted, Outcome, Pipeline
+from daemon.relay import Channel, FolderChannel, KafkaChannel, relay_once
+from daemon.sources import InboxSource, KafkaSource, Source
+from detectors.types import Progress
+from schemas.errors import UsageError
+from updater.reads import next_offsets
+from updater.store import Store
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 0.5
+"""Longest wait for a message, so that a stop request is seen at once."""
+ALIVE_SECONDS = 60.0
+"""A main loop that has not turned for this long counts as hung (it turns four times a second even
+while a detection runs)."""
+FRESHNESS_SECONDS = 15.0
+"""Between two looks at file sizes and outbox ages: Prometheus' usual scrape interval."""
+
+
+class Service:
+    """Runs until told to stop, or until the source is drained (``once``)."""
+
+    def __init__(
+        self, settings: Settings, *, once: bool = False, progress: Progress | None = None
+    ) -> None:
+        if not settings.db:
+            raise UsageError("No store is configured; give --db FILE or `db` in millesimed.toml.")
+        self.settings = settings
+        self.metrics = Metrics()
+        self.counts: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.received = 0
+        self._once = once
+        self._stop = threading.Event()
+        self._relaying = threading.Lock()
+        self._beat = monotonic()
+        self._progress = progress
+        self._ready = False
+
+    def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
+        """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
+        log.info("stopping", signal=signum)
+        self._stop.set()
+
+    @property
+    def alive(self) -> bool:
+        """The main loop turns."""
+        return monotonic() - self._beat < ALIVE_SECONDS
+
+    @property
+    def ready(self) -> bool:
+        """Stores are open and the source is being read."""
+        return self._ready and not self._stop.is_set()
+
+    def run(self) -> None:
+        """Open everything, carry messages, close everything.
+
+        Raises:
+            StoreError, SourceError, UsageError: what keeps the service from running.
+        """
+        with ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, self.stop)
+            stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
+            channels = self._channels()
+            for channel in channels:
+                stack.callback(channel.close)
+            source = self._source(stores)
+            stack.callback(source.close)
+            scheduler = self._schedule(stores, channels)
+            stack.callback(scheduler.shutdown, wait=True)
+            if self.settings.http.enabled and not self._once:
+                server = HttpServer(application(self, stores), self.settings.http)
+                server.start()
+                stack.callback(server.stop)
+            self._ready = True
+            log.info("running", stores=[s.territory for s in stores], once=self._once)
+            self._loop(source, stores)
+            self._ready = False
+            self._relay(stores, channels)
+
+    def _loop(self, source: Source, stores: Sequence[Store]) -> None:
+        pipeline = Pipeline(
+            stores,
+            self.settings,
+            self.metrics,
+            stopping=self._stop.is_set,
+            progress=self._progress,
+        )
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="event") as worker:
+            while not self._stop.is_set():
+                self._beat = monotonic()
+                message = source.next(POLL_SECONDS)
+                if message is None:
+                    if self._once and source.drained():
+                        return
+                    continue
+                self.received += 1
+                outcome = self._carry(worker.submit(pipeline.handle, message), source)
+                if outcome is None:
+                    return
+                self.counts[outcome] += 1
+                source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
+
+    def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
+        """Wait for an event, keeping the source alive; None when it was interrupted."""
+        while not work.done():
+            self._beat = monotonic()
+            source.heartbeat()
+        try:
+            return work.result()
+        except Interrupted:
+            log.info("event_interrupted")
+            return None
+
+    def _source(self, stores: Sequence[Store]) -> Source:
+        if self.settings.kafka is not None and self.settings.inbox is None:
+            return KafkaSource(self.settings.kafka, lambda: _merged_offsets(stores))
+        return InboxSource(self.settings.inbox_folder())
+
+    def _channels(self) -> list[Channel]:
+        channels: list[Channel] = [FolderChannel(self.settings.outbox_folder())]
+        if self.settings.kafka is not None:
+            channels.append(KafkaChannel(self.settings.kafka))
+        return channels
+
+    def _schedule(
+        self, stores: Sequence[Store], channels: Sequence[Channel]
+    ) -> BackgroundScheduler:
+        scheduler = BackgroundScheduler(
+            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1}
+        )
+        every = self.settings
+        scheduler.add_job(
+            self._relay, "interval", (stores, channels), seconds=every.retry_seconds, id="outbox"
+        )
+        scheduler.add_job(
+            _checkpoint, "interval", (stores,), seconds=every.checkpoint_seconds, id="checkpoint"
+        )
+        scheduler.add_job(
+            self._freshness, "interval", (stores,), seconds=FRESHNESS_SECONDS, id="freshness"
+        )
+        scheduler.start()
+        self._freshness(stores)
+        return scheduler
+
+    def _relay(self, stores: Sequence[Store], channels: Sequence[Channel]) -> None:
+        with self._relaying:
+            relay_once(stores, channels, self.metrics)
+
+    def _freshness(self, stores: Sequence[Store]) -> None:
+        for store in stores:
+            name = store.territory
+            log_file = store.path.with_name(store.path.name + ".wal")
+            self.metrics.store_bytes.labels(name).set(store.path.stat().st_size)
+            size = log_file.stat().st_size if log_file.exists() else 0
+            self.metrics.wal_bytes.labels(name).set(size)
+
+
+def _checkpoint(stores: Sequence[Store]) -> None:
+    for store in stores:
+        store.checkpoint()
+
+
+def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:
+    """The furthest offset any store has taken in: this process handles a partition in order."""
+    merged: dict[tuple[str, int], int] = {}
+    for store in stores:
+        for place, offset in next_offsets(store).items():
+            merged[place] = max(offset, merged.get(place, 0))
+    return merged
+
+
+def handled(service: Service) -> dict[str, int]:
+    """Events of a run by outcome, as ``--json`` gives them."""
+    return {
+        "received": service.received,
+        "processed": service.counts[Outcome.PROCESSED],
+        "duplicates": service.counts[Outcome.DUPLICATE],
+        "dead_lettered": service.counts[Outcome.DEAD_LETTERED],
+    }

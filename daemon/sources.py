@@ -1,0 +1,271 @@
+"""Where events come from: an inbox folder or a Kafka topic, behind one protocol.
+
+A source hands out one message at a time, is told when its effect is committed (``done``), and is
+kept alive while a long detection runs (``heartbeat``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka import (
+    Message as KafkaRecord,
+)
+
+from daemon.config import KafkaSettings
+from schemas.dead_letter import Origin
+from schemas.errors import MillesimedError
+from schemas.policy import MAX_EVENT_BYTES
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 0.2
+"""Between two looks at an empty inbox: quick enough for a person, cheap enough for a disk."""
+
+
+class SourceError(MillesimedError):
+    """The source cannot be read."""
+
+    reason = "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it came: bytes (None where they are too many to read), headers, origin."""
+
+    value: bytes | None
+    headers: Mapping[str, bytes]
+    origin: Origin
+    size: int
+    path: Path | None = None
+
+
+class Source(Protocol):
+    """A stream of messages."""
+
+    def next(self, timeout: float) -> Message | None:
+        """The next message, or None when none came in time."""
+        ...
+
+    def heartbeat(self) -> None:
+        """Say "still here" while a message is being worked on."""
+        ...
+
+    def done(self, message: Message, *, failed: bool) -> None:
+        """The message's effect (or its dead letter) is committed."""
+        ...
+
+    def drained(self) -> bool:
+        """True when everything that was there has been handed out."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class InboxSource:
+    """Events as files in a folder, oldest name first.
+
+    A finished file moves to ``done/``, one that became a dead letter to ``failed/``: the
+    original bytes stay whatever their size. A file is only moved after its effect is committed;
+    a crash between the two makes the event come again, and the store knows it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._waiting: list[Path] = []
+
+    def _list(self) -> list[Path]:
+        files = [
+            path
+            for path in self.folder.iterdir()
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".part"
+        ]
+        return sorted(files, key=lambda path: path.name)
+
+    def next(self, timeout: float) -> Message | None:
+        """The next file; waits up to ``timeout`` seconds for one to appear."""
+        until = time.monotonic() + timeout
+        while not self._waiting:
+            self._waiting = self._list()
+            if self._waiting:
+                break
+            if time.monotonic() >= until:
+                return None
+            time.sleep(min(IDLE_SECONDS, timeout))
+        path = self._waiting.pop(0)
+        try:
+            size = path.stat().st_size
+            value = path.read_bytes() if size <= MAX_EVENT_BYTES else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SourceError(
+                f"The inbox file {path.name} cannot be read ({error.strerror}); check its rights."
+            ) from None
+        origin = Origin(source="inbox", topic=self.folder.name, path=path.name)
+        return Message(value, {}, origin, size, path)
+
+    def heartbeat(self) -> None:
+        """A folder needs none."""
+        time.sleep(IDLE_SECONDS / 4)
+
+    def done(self, message: Message, *, failed: bool) -> None:
+        """Move the file out of the way."""
+        if message.path is None:
+            return
+        folder = self.folder / ("failed" if failed else "done")
+        folder.mkdir(exist_ok=True)
+        message.path.replace(folder / message.path.name)
+
+    def drained(self) -> bool:
+        """True when no file waits."""
+        return not self._waiting and not self._list()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class KafkaSource:
+    """A consumer-group member whose position is the store's, not the broker's.
+
+    On assignment every partition seeks to the offset the store holds; committing to the broker
+    afterwards is a courtesy to lag dashboards. While a message is worked on all partitions are
+    paused and polling goes on, so that a long detection never looks like a dead consumer.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, offsets: Callable[[], dict[tuple[str, int], int]]
+    ) -> None:
+        self._topic = settings.acquisitions
+        self._offsets = offsets
+        self._assigned: dict[int | None, bool] = {}
+        self._paused = False
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.servers,
+                "group.id": settings.group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "partition.assignment.strategy": "range",
+                "max.partition.fetch.bytes": 4 * MAX_EVENT_BYTES,
+                "fetch.max.bytes": 4 * MAX_EVENT_BYTES,
+                "queued.max.messages.kbytes": 16_384,
+                **settings.options,
+            }
+        )
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke
+        )
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        known = self._offsets()
+        for part in partitions:
+            part.offset = known.get((part.topic, part.partition), OFFSET_BEGINNING)
+            self._assigned[part.partition] = False
+        consumer.assign(partitions)
+        if self._paused:
+            consumer.pause(partitions)
+        log.info("partitions_assigned", partitions=[p.partition for p in partitions])
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for part in partitions:
+            self._assigned.pop(part.partition, None)
+
+    def next(self, timeout: float) -> Message | None:
+        """The next record, or None."""
+        self._resume()
+        record = self._consumer.poll(timeout)
+        return None if record is None else self._message(record)
+
+    def _message(self, record: KafkaRecord) -> Message | None:
+        error = record.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                partition = record.partition()
+                if partition in self._assigned:
+                    self._assigned[partition] = True
+            elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                log.warning("topic_missing", topic=self._topic)
+            elif error.fatal():
+                raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
+            else:
+                log.warning("kafka_error", error=error.str())
+            return None
+        place = _place(record)
+        origin = Origin(
+            source="kafka", topic=place.topic, partition=place.partition, offset=place.offset
+        )
+        value = _bytes(record.value())
+        self._assigned[place.partition] = False
+        return Message(value, _headers(record), origin, len(value))
+
+    def heartbeat(self) -> None:
+        """Poll with everything paused: keeps the membership, hands out nothing."""
+        if not self._paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._paused = True
+        record = self._consumer.poll(IDLE_SECONDS / 4)
+        if record is not None and record.error() is None:
+            # fetched before the pause took hold: go back, it comes again
+            self._consumer.seek(TopicPartition(record.topic(), record.partition(), record.offset()))
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._paused = False
+
+    def done(self, message: Message, *, failed: bool) -> None:
+        """Tell the broker how far the store is."""
+        origin = message.origin
+        if origin.offset is None:
+            return
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(origin.topic, origin.partition, origin.offset + 1)],
+                asynchronous=True,
+            )
+        except KafkaException as error:
+            log.warning("offset_commit_failed", error=str(error), failed=failed)
+
+    def drained(self) -> bool:
+        """True when every assigned partition has been read to its end."""
+        return bool(self._assigned) and all(self._assigned.values())
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+
+def _place(record: KafkaRecord) -> TopicPartition:
+    """Topic, partition and offset of a delivered record."""
+    topic, partition, offset = record.topic(), record.partition(), record.offset()
+    if topic is None or partition is None or offset is None:
+        raise SourceError("Kafka handed out a record without a place; restart the service.")
+    return TopicPartition(topic, partition, offset)
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def _headers(record: KafkaRecord) -> dict[str, bytes]:
+    found = record.headers() or []
+    pairs = found.items() if isinstance(found, dict) else found
+    return {str(name): _bytes(value) for name, value in pairs}

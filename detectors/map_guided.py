@@ -1,0 +1,282 @@
+"""Map-guided change detection: the previous map labels the old image, and judges the new one.
+
+A light model (``cover_model``) learns from (old image, old map) what each cover looks like here;
+the new image lends its own appearance too, under the old labels and a loss that tolerates the few
+that are no longer true (most re-observed ground is unchanged: weak temporal supervision, as in
+arXiv 2601.02126). Both dates are predicted by the same held-out model. What counts is the change
+of log odds between the map's cover and the best rival::
+
+    L = log P_new(rival) / P_new(mapped)  +  log P_old(mapped) / P_old(rival)
+
+Ground that looks ambiguous on both dates cancels out; ground where the old prediction denied the
+map is a candidate *correction*, not an evolution, and is left alone here. The probability is the
+posterior of L under a prior share of change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detectors.cover_model import (
+    BLOCK_M,
+    CoverModel,
+    Features,
+    Samples,
+    fold_of,
+    working_step,
+)
+from detectors.errors import UnknownDetector
+from detectors.types import Progress, Scene, Tile, TileScores
+
+log = structlog.get_logger()
+
+PRIOR = 0.02
+"""Share of ground expected to change: 1 to 3 % between two millésimes."""
+SAMPLES = 40_000
+"""Training pixels per date."""
+SAMPLE_TILES = 36
+TILE = 512
+BORDER_M = 1.5
+"""Ground along map edges that teaches nothing: outlines and images lie a pixel or two apart."""
+SMOOTH_M = 3.0
+"""Side of the window posteriors are averaged over: half the narrowest object that is mapped."""
+AGREEMENT = 0.25
+"""Least probability of the mapped cover on the old date: below it the map itself is in doubt."""
+MIN_CLASS_SHARE = 2e-4
+"""A cover with less than this share of the samples cannot be learned and is left out."""
+SHADOW_RATIO = 0.62
+"""Luminance against the other date below which dark ground counts as newly shaded."""
+SHADOW_QUANTILE = 0.15
+"""Darkest share of a date that shadow belongs to."""
+_TINY = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class _Working:
+    """A tile on the working grid: posteriors of both dates, mapped class index, usable pixels."""
+
+    old: Tensor
+    new: Tensor
+    mapped: Tensor
+    usable: Tensor
+
+
+class MapGuided:
+    """The map-guided detector; needs a previous map, names covers before and after."""
+
+    name = "map-guided"
+    version = "1"
+    margin = 48
+    needs_map = True
+
+    def __init__(self) -> None:
+        self._model: CoverModel | None = None
+        self._features: list[Features] = []
+        self._classes = torch.zeros(0, dtype=torch.long)
+        self._step = 1
+        self._block = 1
+        self._dark = (0.0, 0.0)
+
+    def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
+        """Learn the scene's covers from the old map on both dates.
+
+        Raises:
+            UnknownDetector: the scene has no map.
+        """
+        if not scene.has_map:
+            raise UnknownDetector("map-guided needs the previous map; give --map or use deep-cva.")
+        self._step = working_step(scene.grid)
+        gsd = scene.grid.gsd if scene.grid.crs else 1.0
+        self._block = max(8, round(BLOCK_M / (gsd * self._step)) if gsd > 0.01 else 32)
+        smallest = min(scene.grid.shape) // self._step
+        self._block = max(4, min(self._block, smallest // 4))
+        tiles = list(scene.sample(size=TILE, count=SAMPLE_TILES, seed=seed))
+        self._observe(scene, tiles)
+        raw = self._collect(tiles, seed)
+        counts = torch.bincount(raw.target, minlength=16).float()
+        self._classes = torch.nonzero(counts >= MIN_CLASS_SHARE * counts.sum()).flatten()
+        if len(self._classes) < 2:
+            log.warning("map_has_one_cover", advice="nothing can be compared; no change is flagged")
+            self._model = None
+            return
+        index = torch.full((16,), -1, dtype=torch.long, device=scene.device)
+        index[self._classes] = torch.arange(len(self._classes), device=scene.device)
+        known = index[raw.target] >= 0
+        samples = Samples(
+            raw.features[known], index[raw.target[known]], raw.date[known], raw.fold[known]
+        )
+        self._model = CoverModel(
+            samples.features.shape[1], len(self._classes), device=scene.device, seed=seed
+        )
+        self._model.fit(samples, progress=progress)
+
+    def _observe(self, scene: Scene, tiles: list[Tile]) -> None:
+        """Ranges, feature statistics and darkness of each date."""
+        self._features = []
+        dark = []
+        for date in (0, 1):
+            images = [(t.before, t.after)[date] for t in tiles]
+            pixels = torch.cat(
+                [
+                    i[:, t.valid][:, :: max(1, int(t.valid.sum()) // 4000)]
+                    for i, t in _pairs(images, tiles)
+                ],
+                dim=1,
+            )
+            features = Features(scene.bands, self._step, scene.device)
+            features.set_range(pixels)
+            few = range(0, len(tiles), max(1, len(tiles) // 12))
+            seen = [features.raw(images[i]).flatten(1)[:, ::7].T for i in few]
+            features.set_statistics(torch.cat(seen))
+            self._features.append(features)
+            dark.append(float(torch.quantile(pixels.mean(dim=0), SHADOW_QUANTILE)))
+        self._dark = (dark[0], dark[1])
+
+    def _collect(self, tiles: list[Tile], seed: int) -> Samples:
+        """Training pixels of both dates; ``target`` still holds raster values."""
+        each = max(200, SAMPLES // len(tiles))
+        generator = torch.Generator().manual_seed(seed)
+        parts: list[Samples] = []
+        for tile in tiles:
+            labels, usable, fold = self._ground(tile)
+            inner = usable & _away_from_edges(labels, self._border(tile))
+            rows = torch.nonzero((inner & (labels > 0)).flatten()).flatten()
+            if not len(rows):
+                continue
+            order = torch.randperm(len(rows), generator=generator)[:each].to(rows.device)
+            rows = rows[order]
+            for date, image in enumerate((tile.before, tile.after)):
+                raw = self._features[date].raw(image).flatten(1)[:, rows].T
+                parts.append(
+                    Samples(
+                        self._features[date].standard(raw),
+                        labels.flatten()[rows].long(),
+                        torch.full_like(rows, date),
+                        fold.flatten()[rows],
+                    )
+                )
+        if not parts:
+            zero = torch.zeros(0, dtype=torch.long)
+            return Samples(torch.zeros(0, 1), zero, zero, zero)
+        return Samples(
+            torch.cat([p.features for p in parts]),
+            torch.cat([p.target for p in parts]),
+            torch.cat([p.date for p in parts]),
+            torch.cat([p.fold for p in parts]),
+        )
+
+    def _border(self, tile: Tile) -> int:
+        return max(1, round(BORDER_M / max(0.2, BLOCK_M / self._block)))
+
+    def _ground(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels, usable pixels and checkerboard half on the working grid."""
+        if tile.labels is None:
+            raise UnknownDetector("map-guided needs the previous map of every tile.")
+        labels = tile.labels[self._step // 2 :: self._step, self._step // 2 :: self._step]
+        rows, cols = (-(-n // self._step) for n in tile.labels.shape)
+        labels = F.pad(
+            labels[None, None].float(),
+            (0, cols - labels.shape[1], 0, rows - labels.shape[0]),
+            mode="replicate",
+        )[0, 0].to(torch.uint8)
+        valid = F.interpolate(tile.valid[None, None].float(), (rows, cols), mode="area")[0, 0]
+        usable = (valid > 0.99) & ~self._shaded(tile, (rows, cols))
+        fold = fold_of(
+            rows,
+            cols,
+            row=tile.window.row // self._step,
+            col=tile.window.col // self._step,
+            block=self._block,
+            device=labels.device,
+        )
+        return labels, usable, fold
+
+    def _shaded(self, tile: Tile, size: tuple[int, int]) -> Tensor:
+        """Ground in shadow on one date only: dark there, and darker than on the other."""
+        old, new = (
+            F.interpolate(i.mean(dim=0)[None, None], size, mode="area")[0, 0]
+            for i in (tile.before, tile.after)
+        )
+        now = (new < self._dark[1]) & (new < SHADOW_RATIO * old)
+        then = (old < self._dark[0]) & (old < SHADOW_RATIO * new)
+        return now | then
+
+    def detect(self, tiles: list[Tile]) -> list[TileScores]:
+        """Judge each tile on the working grid and bring the scores back to pixels."""
+        return [self._judge(tile) for tile in tiles]
+
+    def _judge(self, tile: Tile) -> TileScores:
+        shape = tile.valid.shape
+        if self._model is None:
+            zero = torch.zeros(shape, device=tile.valid.device)
+            byte = torch.zeros(shape, dtype=torch.uint8, device=tile.valid.device)
+            return TileScores(zero, zero, byte, byte)
+        work = self._predict(tile, self._model)
+        probability, rival = _odds(work)
+        magnitude = (work.new - work.old).abs().sum(dim=0) / 2
+        to_class = self._classes[rival.cpu()].to(torch.uint8).to(tile.valid.device)
+        both = torch.stack([probability, magnitude])[None]
+        wide, size = F.interpolate(both, shape, mode="bilinear", align_corners=False)[0]
+        names = F.interpolate(to_class[None, None].float(), shape, mode="nearest")[0, 0]
+        labels = tile.labels if tile.labels is not None else torch.zeros_like(tile.valid)
+        return TileScores(wide, size, labels.to(torch.uint8), names.to(torch.uint8))
+
+    def _predict(self, tile: Tile, model: CoverModel) -> _Working:
+        labels, usable, fold = self._ground(tile)
+        rows, cols = labels.shape
+        posteriors = []
+        for date, image in enumerate((tile.before, tile.after)):
+            raw = self._features[date].raw(image).flatten(1).T
+            p = model.posterior(self._features[date].standard(raw), fold.flatten())
+            posteriors.append(p.T.reshape(-1, rows, cols))
+        side = max(1, round(SMOOTH_M / (BLOCK_M / self._block)) // 2 * 2 + 1)
+        old, new = (_smoothed(p, side) for p in posteriors)
+        index = torch.full((16,), -1, dtype=torch.long)
+        index[self._classes.cpu()] = torch.arange(len(self._classes))
+        mapped = index.to(labels.device)[labels.long()]
+        return _Working(old, new, mapped, usable & (mapped >= 0))
+
+
+def _pairs(images: list[Tensor], tiles: list[Tile]) -> Iterable[tuple[Tensor, Tile]]:
+    return zip(images, tiles, strict=True)
+
+
+def _smoothed(p: Tensor, side: int) -> Tensor:
+    """Geometric mean over a square window, renormalised: one outlier cannot carry a place."""
+    if side <= 1:
+        return p
+    pad = side // 2
+    logs = p.clamp(min=_TINY).log()[None]
+    mean = F.avg_pool2d(F.pad(logs, (pad, pad, pad, pad), mode="replicate"), side, stride=1)
+    return torch.softmax(mean[0], dim=0)
+
+
+def _odds(work: _Working) -> tuple[Tensor, Tensor]:
+    """Probability of change and the index of the best rival cover, ``(row, col)`` each."""
+    old, new = work.old.clamp(min=_TINY), work.new.clamp(min=_TINY)
+    mapped = work.mapped.clamp(min=0)[None]
+    was, still = old.gather(0, mapped)[0], new.gather(0, mapped)[0]
+    rivals = new.scatter(0, mapped, 0.0)
+    rival = rivals.argmax(dim=0)
+    now, before = new.gather(0, rival[None])[0], old.gather(0, rival[None])[0]
+    evidence = (now / still).log() + (was / before).log()
+    probability = torch.sigmoid(evidence + math.log(PRIOR / (1 - PRIOR)))
+    denies = now > still
+    agrees = was >= AGREEMENT
+    return probability * (work.usable & denies & agrees), rival
+
+
+def _away_from_edges(labels: Tensor, radius: int) -> Tensor:
+    """True at least ``radius`` working pixels from any other label."""
+    side = 2 * radius + 1
+    values = labels[None, None].float()
+    top = F.max_pool2d(values, side, stride=1, padding=radius)
+    bottom = -F.max_pool2d(-values, side, stride=1, padding=radius)
+    return (top == bottom)[0, 0]

@@ -1,0 +1,188 @@
+"""Sub-pixel co-registration: phase correlation per tile, one smooth field over the scene.
+
+Each sampled tile gives a shift by phase correlation (Kuglin & Hines 1975) of gradient magnitudes,
+which season and sun change less than grey values. A robust affine field (shift, rotation, scale)
+is fitted to the shifts; where too few tiles agree it is a plain shift, and where correlation does
+not improve, nothing: a wrong registration is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import kornia
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_SHIFT_PX = 12.0
+"""Orthophotos of two campaigns lie within a few pixels; a larger peak is a repeated pattern."""
+MIN_PEAK = 4.0
+"""Peak of the correlation in units of its own spread below which a tile says nothing."""
+IGNORED_PX = 0.05
+"""A field that moves no corner by more than this is left out: resampling would cost more."""
+TILES_FOR_AFFINE = 8
+_BAND = 0.22
+"""Cut-off of the low-pass in cycles per pixel: above it aerial images decorrelate."""
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Where to sample AFTER for each pixel of the grid: ``(x, y) + shift(x, y)``, with
+    ``shift = offset + matrix @ ((x, y) - centre)``, in pixels, x = column."""
+
+    offset: tuple[float, float] = (0.0, 0.0)
+    matrix: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 0.0), (0.0, 0.0))
+    centre: tuple[float, float] = (0.0, 0.0)
+    tiles: int = 0
+    residual: float = 0.0
+
+    @property
+    def is_identity(self) -> bool:
+        """True when nothing has to move."""
+        return self.offset == (0.0, 0.0) and self.matrix == ((0.0, 0.0), (0.0, 0.0))
+
+    def shift(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift in pixels at grid positions."""
+        (a, b), (c, d) = self.matrix
+        u, v = x - self.centre[0], y - self.centre[1]
+        return self.offset[0] + a * u + b * v, self.offset[1] + c * u + d * v
+
+    def reach(self, shape: tuple[int, int]) -> float:
+        """Largest shift at a corner of a grid, pixels."""
+        xs = torch.tensor([0.0, shape[1], 0.0, shape[1]])
+        ys = torch.tensor([0.0, 0.0, shape[0], shape[0]])
+        dx, dy = self.shift(xs, ys)
+        return float(torch.hypot(dx, dy).max())
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Mean over bands of ``(band, row, col)``, which exists for any sensor."""
+    return image.mean(dim=0)
+
+
+def _gradient(image: Tensor) -> Tensor:
+    return kornia.filters.sobel(image[None, None])[0, 0]
+
+
+def phase_shift(before: Tensor, after: Tensor) -> tuple[float, float, float]:
+    """Shift (dx, dy), pixels, such that ``after[y + dy, x + dx] ≈ before[y, x]``, and the height
+    of the correlation peak in units of its spread. Both ``(row, col)``, same shape."""
+    rows, cols = before.shape
+    window = torch.outer(
+        torch.hann_window(rows, periodic=False), torch.hann_window(cols, periodic=False)
+    ).to(before)
+    edges = [_gradient(img) for img in (before, after)]
+    spectra = [torch.fft.rfft2((e - e.mean()) * window) for e in edges]
+    cross = spectra[1] * spectra[0].conj()
+    fy = torch.fft.fftfreq(rows, device=before.device)[:, None]
+    fx = torch.fft.rfftfreq(cols, device=before.device)[None]
+    low = torch.exp(-(fx**2 + fy**2) / (2 * (_BAND / 2) ** 2))
+    surface = torch.fft.irfft2(low * cross / (cross.abs() + 1e-9), s=(rows, cols))
+    reach = int(min(MAX_SHIFT_PX, rows // 3, cols // 3))
+    near = torch.roll(surface, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
+    index = int(near.argmax())
+    y, x = divmod(index, near.shape[1])
+    peak = float((near.max() - surface.mean()) / (surface.std() + 1e-12))
+    dy = y + _vertex(near[:, x], y) - reach
+    dx = x + _vertex(near[y], x) - reach
+    return float(dx), float(dy), peak
+
+
+def _vertex(line: Tensor, at: int) -> float:
+    """Sub-pixel offset of a peak from its two neighbours (log-parabola: the low-pass makes the
+    peak a Gaussian)."""
+    if at in {0, len(line) - 1}:
+        return 0.0
+    low, mid, high = (float(v.clamp(min=1e-12).log()) for v in line[at - 1 : at + 2])
+    bend = low - 2 * mid + high
+    return 0.0 if abs(bend) < 1e-9 else float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5))
+
+
+def fit_field(
+    centres: Sequence[tuple[float, float]],
+    shifts: Sequence[tuple[float, float]],
+    weights: Sequence[float],
+    *,
+    shape: tuple[int, int],
+) -> Field:
+    """The smooth field through tile shifts, tiles that disagree left out (Tukey's biweight).
+
+    ``centres``: (x, y) of each tile on the grid; ``shape``: rows and columns of the grid.
+    """
+    if not centres:
+        return Field()
+    middle = (shape[1] / 2, shape[0] / 2)
+    points = np.asarray(centres, float) - middle
+    moved, weight = np.asarray(shifts, float), np.asarray(weights, float)
+    median = np.array([_weighted_median(moved[:, i], weight) for i in (0, 1)])
+    distance = np.hypot(*(moved - median).T)
+    spread = max(0.3, 1.5 * float(np.median(distance)))
+    inliers = distance < 4 * spread
+    if inliers.sum() < TILES_FOR_AFFINE:
+        residual = float(np.median(distance[inliers])) if inliers.any() else 0.0
+        good = bool(inliers.sum() >= max(1, len(centres) // 3))
+        offset = (float(median[0]), float(median[1])) if good else (0.0, 0.0)
+        return Field(offset=offset, centre=middle, tiles=int(inliers.sum()), residual=residual)
+    scale = max(shape) / 2
+    design = np.column_stack([np.ones(len(points)), points / scale])
+    w = weight * inliers
+    coefficients = np.zeros((3, 2))
+    for _ in range(_ROUNDS):
+        root = np.sqrt(w)[:, None]
+        ridge = np.diag([0.0, 1e-3, 1e-3]) * float(w.sum())
+        normal = (design * root).T @ (design * root) + ridge
+        coefficients = np.linalg.solve(normal, (design * w[:, None]).T @ moved)
+        error = np.hypot(*(moved - design @ coefficients).T)
+        cut = 4.685 * max(0.05, 1.4826 * float(np.median(error[inliers])))
+        w = weight * np.clip(1 - (error / cut) ** 2, 0, None) ** 2
+    kept = w > 0
+    m = coefficients[1:] / scale
+    return Field(
+        offset=(float(coefficients[0, 0]), float(coefficients[0, 1])),
+        matrix=((float(m[0, 0]), float(m[1, 0])), (float(m[0, 1]), float(m[1, 1]))),
+        centre=middle,
+        tiles=int(kept.sum()),
+        residual=float(np.median(error[kept])) if kept.any() else 0.0,
+    )
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+
+
+def resample(
+    image: Tensor, field: Field, *, origin: tuple[int, int], out: tuple[int, int, int, int]
+) -> Tensor:
+    """AFTER brought onto the grid by a field.
+
+    ``image``: ``(band, row, col)`` whose first pixel is grid pixel ``origin`` (row, col);
+    ``out``: row, col, height, width wanted. Bicubic, borders repeated.
+    """
+    row, col, height, width = out
+    ys, xs = torch.meshgrid(
+        torch.arange(row, row + height, device=image.device, dtype=torch.float32),
+        torch.arange(col, col + width, device=image.device, dtype=torch.float32),
+        indexing="ij",
+    )
+    dx, dy = field.shift(xs, ys)
+    u = (xs + dx - origin[1]) / max(1, image.shape[2] - 1) * 2 - 1
+    v = (ys + dy - origin[0]) / max(1, image.shape[1] - 1) * 2 - 1
+    return torch.nn.functional.grid_sample(
+        image[None],
+        torch.stack([u, v], dim=-1)[None],
+        mode="bicubic",
+        padding_mode="border",
+        align_corners=True,
+    )[0]
+
+
+def similarity(before: Tensor, after: Tensor) -> float:
+    """Correlation of gradient magnitudes, inner part only (borders are made up)."""
+    edges = [_gradient(img)[4:-4, 4:-4].flatten() for img in (before, after)]
+    a, b = (e - e.mean() for e in edges)
+    return float((a * b).sum() / (a.norm() * b.norm() + 1e-9))
