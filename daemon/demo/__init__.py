@@ -1,0 +1,1 @@
+"""``millesimed demo``: a small French landscape made from rules, and the real service run on it."""
