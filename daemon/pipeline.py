@@ -17,13 +17,13 @@ from typing import Any
 import duckdb
 import shapely
 import structlog
-from detectors.errors import DetectionError
 from shapely.geometry.base import BaseGeometry
 
 from daemon.config import Settings
 from daemon.locate import Located, locate, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
+from detectors.errors import DetectionError
 from detectors.types import Progress
 from schemas.alert import AlertKind
 from schemas.dead_letter import DeadLetter

@@ -71,7 +71,8 @@ class Block(nn.Module):
             y = F.relu6(self._bn0(self._expand_conv(y)))
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.keeps_shape else y
+        out: Tensor = x + y if self.keeps_shape else y
+        return out
 
 
 class Encoder(nn.Module):
@@ -111,7 +112,8 @@ def pretrained(device: str = "cpu") -> Encoder:
     encoder = Encoder()
     wanted = encoder.state_dict()
     encoder.load_state_dict({name: weights[name] for name in wanted}, strict=True)
-    return encoder.eval().requires_grad_(False).to(device)
+    encoder = encoder.eval().requires_grad_(False).to(device)
+    return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def to_rgb(image: Tensor, low: Tensor, high: Tensor) -> Tensor:

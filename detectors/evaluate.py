@@ -85,10 +85,13 @@ def _with_buildings(name: str, before: Path, after: Path, path: Path) -> Pair:
         frame = frame.to_crs(crs)
 
     def burn(*statuses: str) -> BoolArray:
+        if "status" not in frame:  # no building at all
+            return np.zeros(size, bool)
         chosen = frame.geometry[frame["status"].isin(statuses)]
         if chosen.empty:
             return np.zeros(size, bool)
-        return rasterize(chosen, out_shape=size, transform=transform, dtype="uint8") > 0
+        drawn = rasterize(chosen, out_shape=size, transform=transform, dtype="uint8")
+        return np.asarray(drawn > 0, bool)
 
     earlier = burn("unchanged", "demolished")
     covers = np.where(earlier, CS_INDEX["CS1.1.1.1"], CS_INDEX[OTHER_COVER]).astype(np.uint8)

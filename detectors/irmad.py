@@ -100,7 +100,8 @@ def sample_pixels(scene: Scene, *, count: int, seed: int) -> tuple[Array, Array]
 
 def _ridged(covariance: Array) -> Array:
     n = len(covariance)
-    return covariance + np.eye(n) * (RIDGE * np.trace(covariance) / n + 1e-12)
+    ridge = RIDGE * float(np.trace(covariance)) / n + 1e-12
+    return np.asarray(covariance + np.eye(n) * ridge)
 
 
 class IrMad:

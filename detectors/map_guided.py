@@ -34,11 +34,11 @@ from detectors.cover_model import (
 )
 from detectors.errors import UnknownDetector
 from detectors.types import Progress, Scene, Tile, TileScores
+from schemas.nomenclature import CS_FROM_INDEX
+from schemas.policy import CHANGE_PRIOR, transition_plausibility
 
 log = structlog.get_logger()
 
-PRIOR = 0.02
-"""Share of ground expected to change: 1 to 3 % between two millésimes."""
 SAMPLES = 40_000
 """Training pixels per date."""
 SAMPLE_TILES = 36
@@ -55,6 +55,9 @@ SHADOW_RATIO = 0.62
 """Luminance against the other date below which dark ground counts as newly shaded."""
 SHADOW_QUANTILE = 0.15
 """Darkest share of a date that shadow belongs to."""
+SHADOW_WIDTH_M = 10.0
+"""Widest cast shadow taken as one (an 8 m building under a 40° sun); wider dark ground is judged,
+or no pond would ever be found."""
 _TINY = 1e-4
 
 
@@ -82,7 +85,9 @@ class MapGuided:
         self._classes = torch.zeros(0, dtype=torch.long)
         self._step = 1
         self._block = 1
-        self._dark = (0.0, 0.0)
+        self._metres = 1.0
+        self._prior = torch.zeros(0)
+        self._dark = 0.0
 
     def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
         """Learn the scene's covers from the old map on both dates.
@@ -94,7 +99,8 @@ class MapGuided:
             raise UnknownDetector("map-guided needs the previous map; give --map or use deep-cva.")
         self._step = working_step(scene.grid)
         gsd = scene.grid.gsd if scene.grid.crs else 1.0
-        self._block = max(8, round(BLOCK_M / (gsd * self._step)) if gsd > 0.01 else 32)
+        self._metres = gsd * self._step if gsd > 0.01 else 10.0
+        self._block = max(8, round(BLOCK_M / self._metres))
         smallest = min(scene.grid.shape) // self._step
         self._block = max(4, min(self._block, smallest // 4))
         tiles = list(scene.sample(size=TILE, count=SAMPLE_TILES, seed=seed))
@@ -109,18 +115,18 @@ class MapGuided:
         index = torch.full((16,), -1, dtype=torch.long, device=scene.device)
         index[self._classes] = torch.arange(len(self._classes), device=scene.device)
         known = index[raw.target] >= 0
+        self._prior = _prior_odds(self._classes)
         samples = Samples(
             raw.features[known], index[raw.target[known]], raw.date[known], raw.fold[known]
         )
         self._model = CoverModel(
-            samples.features.shape[1], len(self._classes), device=scene.device, seed=seed
+            self._features[0].groups, len(self._classes), device=scene.device, seed=seed
         )
         self._model.fit(samples, progress=progress)
 
     def _observe(self, scene: Scene, tiles: list[Tile]) -> None:
         """Ranges, feature statistics and darkness of each date."""
         self._features = []
-        dark = []
         for date in (0, 1):
             images = [(t.before, t.after)[date] for t in tiles]
             pixels = torch.cat(
@@ -136,8 +142,8 @@ class MapGuided:
             seen = [features.raw(images[i]).flatten(1)[:, ::7].T for i in few]
             features.set_statistics(torch.cat(seen))
             self._features.append(features)
-            dark.append(float(torch.quantile(pixels.mean(dim=0), SHADOW_QUANTILE)))
-        self._dark = (dark[0], dark[1])
+            if date == 1:
+                self._dark = float(torch.quantile(pixels.mean(dim=0), SHADOW_QUANTILE))
 
     def _collect(self, tiles: list[Tile], seed: int) -> Samples:
         """Training pixels of both dates; ``target`` still holds raster values."""
@@ -173,7 +179,7 @@ class MapGuided:
         )
 
     def _border(self, tile: Tile) -> int:
-        return max(1, round(BORDER_M / max(0.2, BLOCK_M / self._block)))
+        return max(1, round(BORDER_M / self._metres))
 
     def _ground(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Labels, usable pixels and checkerboard half on the working grid."""
@@ -199,14 +205,15 @@ class MapGuided:
         return labels, usable, fold
 
     def _shaded(self, tile: Tile, size: tuple[int, int]) -> Tensor:
-        """Ground in shadow on one date only: dark there, and darker than on the other."""
+        """Ground newly in shadow: dark now, and darker than before. (Ground that was in shadow
+        before fails the agreement with the map where it matters.)"""
         old, new = (
             F.interpolate(i.mean(dim=0)[None, None], size, mode="area")[0, 0]
             for i in (tile.before, tile.after)
         )
-        now = (new < self._dark[1]) & (new < SHADOW_RATIO * old)
-        then = (old < self._dark[0]) & (old < SHADOW_RATIO * new)
-        return now | then
+        now = (new < self._dark) & (new < SHADOW_RATIO * old)
+        radius = max(1, round(SHADOW_WIDTH_M / 2 / self._metres))
+        return _narrow(now, radius)
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
         """Judge each tile on the working grid and bring the scores back to pixels."""
@@ -219,7 +226,7 @@ class MapGuided:
             byte = torch.zeros(shape, dtype=torch.uint8, device=tile.valid.device)
             return TileScores(zero, zero, byte, byte)
         work = self._predict(tile, self._model)
-        probability, rival = _odds(work)
+        probability, rival = _odds(work, self._prior)
         magnitude = (work.new - work.old).abs().sum(dim=0) / 2
         to_class = self._classes[rival.cpu()].to(torch.uint8).to(tile.valid.device)
         both = torch.stack([probability, magnitude])[None]
@@ -236,7 +243,7 @@ class MapGuided:
             raw = self._features[date].raw(image).flatten(1).T
             p = model.posterior(self._features[date].standard(raw), fold.flatten())
             posteriors.append(p.T.reshape(-1, rows, cols))
-        side = max(1, round(SMOOTH_M / (BLOCK_M / self._block)) // 2 * 2 + 1)
+        side = max(1, round(SMOOTH_M / self._metres) // 2 * 2 + 1)
         old, new = (_smoothed(p, side) for p in posteriors)
         index = torch.full((16,), -1, dtype=torch.long)
         index[self._classes.cpu()] = torch.arange(len(self._classes))
@@ -258,19 +265,33 @@ def _smoothed(p: Tensor, side: int) -> Tensor:
     return torch.softmax(mean[0], dim=0)
 
 
-def _odds(work: _Working) -> tuple[Tensor, Tensor]:
+def _prior_odds(classes: Tensor) -> Tensor:
+    """Log prior odds of each change ``(from, to)`` among the classes of the scene."""
+    names = [CS_FROM_INDEX[int(c)] for c in classes]
+    odds = torch.tensor([[transition_plausibility(a, b) for b in names] for a in names])
+    return (odds * CHANGE_PRIOR / (1 - CHANGE_PRIOR)).clamp(min=1e-9).log()
+
+
+def _odds(work: _Working, prior: Tensor) -> tuple[Tensor, Tensor]:
     """Probability of change and the index of the best rival cover, ``(row, col)`` each."""
-    old, new = work.old.clamp(min=_TINY), work.new.clamp(min=_TINY)
+    old, new = work.old.clamp(min=_TINY).log(), work.new.clamp(min=_TINY).log()
     mapped = work.mapped.clamp(min=0)[None]
-    was, still = old.gather(0, mapped)[0], new.gather(0, mapped)[0]
-    rivals = new.scatter(0, mapped, 0.0)
-    rival = rivals.argmax(dim=0)
-    now, before = new.gather(0, rival[None])[0], old.gather(0, rival[None])[0]
-    evidence = (now / still).log() + (was / before).log()
-    probability = torch.sigmoid(evidence + math.log(PRIOR / (1 - PRIOR)))
-    denies = now > still
-    agrees = was >= AGREEMENT
-    return probability * (work.usable & denies & agrees), rival
+    was, still = old.gather(0, mapped), new.gather(0, mapped)
+    evidence = (new - still) + (was - old) + prior.to(old)[mapped[0]].permute(2, 0, 1)
+    evidence = evidence.scatter(0, mapped, -torch.inf)
+    best, rival = evidence.max(dim=0)
+    denies = new.gather(0, rival[None])[0] > still[0]
+    agrees = was[0] >= math.log(AGREEMENT)
+    return torch.sigmoid(best) * (work.usable & denies & agrees), rival
+
+
+def _narrow(mask: Tensor, radius: int) -> Tensor:
+    """The parts of a mask narrower than ``2 × radius`` pixels."""
+    side = 2 * radius + 1
+    values = mask[None, None].float()
+    eroded = 1 - F.max_pool2d(1 - values, side, stride=1, padding=radius)
+    wide = F.max_pool2d(eroded, side, stride=1, padding=radius)
+    return mask & (wide[0, 0] == 0)
 
 
 def _away_from_edges(labels: Tensor, radius: int) -> Tensor:

@@ -28,9 +28,9 @@ CLOUD_GREY = 0.16
 """Largest saturation, (max − min) / max, of a cloud's core."""
 CLOUD_AREA_M2 = 600.0
 """Smaller bright things are roofs and cars."""
-SOFT_EDGE = 0.30
-"""Steepest mean edge of a cloud: share of its contrast per overview pixel. A roof steps up within
-one or two pixels (0.5 and more)."""
+SOFT_EDGE = 0.2
+"""Steepest mean edge of a cloud: share of its contrast per overview pixel, by a Sobel filter that
+gives a third for a blurred step. A cloud that fades over 10 m gives a tenth."""
 CLOUD_REACH_M = 14.0
 """How far the thin border of a cloud is taken beyond its core."""
 SHADOW_RATIO = 0.72

@@ -32,8 +32,18 @@ from schemas.policy import MAX_BANDS, MAX_PIXELS
 
 log = structlog.get_logger()
 
-DRIVERS: Final = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
-"""Formats imagery is delivered in; everything else GDAL knows stays closed."""
+SIGNATURES: Final = (
+    (b"II*\0", "GTiff"),
+    (b"MM\0*", "GTiff"),
+    (b"II+\0", "GTiff"),
+    (b"MM\0+", "GTiff"),
+    (b"\0\0\0\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+)
+"""First bytes of the formats imagery is delivered in and the one driver each is opened with;
+everything else GDAL knows stays closed."""
 DEFAULT_BLOCK: Final = 512
 """Block assumed where a file has strips: windows of it read each strip once per row of tiles."""
 _MAX_BLOCK: Final = 2048
@@ -49,8 +59,15 @@ def open_dataset(path: Path, *, allow_no_crs: bool = False) -> rasterio.DatasetR
     """
     if not path.is_file():
         raise UnreadableImage(f"There is no image {path.name}; check the path.")
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    driver = next((name for start, name in SIGNATURES if head.startswith(start)), None)
+    if driver is None:
+        raise UnreadableImage(
+            f"{path.name} is neither TIFF, JPEG 2000, PNG nor JPEG; deliver a GeoTIFF or JPEG 2000."
+        )
     try:
-        dataset = rasterio.open(path, driver=list(DRIVERS))
+        dataset = rasterio.open(path, driver=driver)
     except (RasterioError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())[:120]
         raise UnreadableImage(

@@ -154,6 +154,70 @@ distance the zone construite itself groups buildings by."""
 _BUILT_USES: Final[frozenset[str]] = frozenset({"US2", "US3", "US5", "US235", "US4.2", "US4.3"})
 
 
+CHANGE_PRIOR: Final[float] = 0.02
+"""Share of ground expected to change its cover between two millésimes: 1 to 3 %."""
+
+_GROUPS: Final[dict[str, str]] = {
+    "CS1.1.1.1": "built",
+    "CS1.1.1.2": "sealed",
+    "CS1.1.2.1": "bare",
+    "CS1.1.2.2": "bare",
+    "CS1.2.1": "bare",
+    "CS1.2.2": "water",
+    "CS1.2.3": "snow",
+    "CS2.1.1.1": "tree",
+    "CS2.1.1.2": "tree",
+    "CS2.1.1.3": "tree",
+    "CS2.1.2": "shrub",
+    "CS2.1.3": "vine",
+    "CS2.2.1": "herb",
+    "CS2.2.2": "herb",
+}
+_PLAUSIBLE: Final[dict[tuple[str, str], float]] = {
+    # anything can be built on, sealed or stripped
+    **{(g, k): 1.0 for g in ("herb", "vine", "shrub", "tree", "bare") for k in ("built", "sealed")},
+    **{(g, "bare"): 1.0 for g in ("herb", "vine", "shrub", "tree")},
+    # a clearing is quick, a wood is not: three years make no trees
+    ("tree", "herb"): 1.0,
+    ("tree", "shrub"): 0.2,
+    ("shrub", "herb"): 0.4,
+    ("shrub", "tree"): 0.05,
+    ("herb", "tree"): 0.02,
+    ("herb", "shrub"): 0.05,
+    # demolition leaves ground or a lawn
+    ("built", "herb"): 0.5,
+    ("built", "bare"): 0.5,
+    ("built", "sealed"): 0.5,
+    ("sealed", "built"): 0.5,
+    ("sealed", "herb"): 0.2,
+    ("sealed", "bare"): 0.2,
+    ("bare", "herb"): 0.4,
+    ("bare", "water"): 0.3,
+    # crops and ponds come and go
+    ("herb", "vine"): 0.2,
+    ("vine", "herb"): 0.4,
+    ("herb", "water"): 0.3,
+    ("water", "herb"): 0.2,
+    ("water", "bare"): 0.3,
+}
+_IMPLAUSIBLE: Final[float] = 0.02
+"""Any other change of group: it happens, but a model's error is far likelier."""
+_WITHIN_GROUP: Final[float] = 0.005
+"""Conifers do not turn into broadleaves between two flights; a model's mind does."""
+
+
+def transition_plausibility(from_cs: str, to_cs: str) -> float:
+    """How plausible a change of cover is within one cycle of about three years, 0 to 1.
+
+    A table of expert knowledge, not fitted to any image: it only says which confusions of a
+    model are likelier than the change they would mean.
+    """
+    a, b = _GROUPS[from_cs], _GROUPS[to_cs]
+    if from_cs == to_cs:
+        return 0.0
+    return _WITHIN_GROUP if a == b else _PLAUSIBLE.get((a, b), _IMPLAUSIBLE)
+
+
 def minimum_unit(code_cs: str, *, inside_built_zone: bool) -> float:
     """Smallest area, m², a polygon of this cover may have (OCS GE specification)."""
     if code_cs == BUILDING:

@@ -141,7 +141,7 @@ def _clearings(ground: _Ground, count: int) -> None:
         )
         shape = blob.intersection(wood.geometry).difference(ground.taken)
         if shape.area > 3000:
-            ground.add("clearing", wood, shape, ("CS2.2.1", "US1.2", "lawn"))
+            ground.add("clearing", wood, shape, ("CS2.2.1", "US1.2", "meadow"))
 
 
 def _site(ground: _Ground) -> None:

@@ -55,13 +55,14 @@ _BASE: dict[str, tuple[float, float, float]] = {
     "carpark": (106, 106, 110),
     "garden": (104, 122, 74),
     "lawn": (112, 134, 78),
+    "meadow": (122, 134, 80),
     "vineyard": (128, 122, 84),
     "broadleaf": (58, 80, 45),
     "conifer": (38, 60, 42),
     "shrub": (92, 104, 62),
     "water": (40, 56, 66),
     "quarry": (206, 194, 168),
-    "site": (186, 160, 126),
+    "site": (192, 172, 146),
     "yard": (172, 162, 142),
     "field": (120, 130, 76),
     "roof": (166, 96, 72),
@@ -165,10 +166,19 @@ def _ground(
             base = _ROOFS[pick[i] % len(_ROOFS)]
         elif kind == "hall":
             base = _HALLS[pick[i] % len(_HALLS)]
-        living = kind in {"garden", "lawn", "vineyard", "shrub", "broadleaf", "conifer", "field"}
+        living = kind in {
+            "garden",
+            "lawn",
+            "meadow",
+            "vineyard",
+            "shrub",
+            "broadleaf",
+            "conifer",
+            "field",
+        }
         colours[i + 1] = base * (np.array(date.green) if living else 1.0)
         colours[i + 1] += tint[i] * (4.0 if kind in {"road", "water"} else 7.0)
-        grain[i + 1] = {"quarry": 15, "site": 13, "yard": 9, "water": 2, "road": 3}.get(kind, 6)
+        grain[i + 1] = {"quarry": 16, "site": 19, "yard": 9, "water": 2, "road": 3}.get(kind, 6)
         period = {"vineyard": 5.0, "field": 7.0}.get(kind, 0.0)
         rows[i + 1] = (math.cos(turn[i]), math.sin(turn[i]), period)
     image = colours[index].transpose(2, 0, 1).copy()
