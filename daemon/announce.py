@@ -15,8 +15,9 @@ from pyproj import CRS
 from rasterio.errors import RasterioError
 from shapely.geometry import box, mapping
 
+from daemon.config import KafkaSettings
 from schemas.acquisition import AcquisitionItem
-from schemas.envelope import ACQUISITION_TYPE, cloud_event, to_structured
+from schemas.envelope import ACQUISITION_TYPE, cloud_event, to_kafka, to_structured
 from schemas.errors import MillesimedError
 from schemas.policy import Sensor
 from updater.crs import WGS84, reproject
@@ -24,6 +25,7 @@ from updater.crs import WGS84, reproject
 SOURCE = "urn:millesimed:announce"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+DELIVERY_SECONDS = 15.0
 _CHUNK = 1 << 20
 _SHA256 = "1220"
 """Multihash prefix: function 0x12 (sha2-256), 0x20 bytes."""
@@ -153,3 +155,38 @@ def drop(inbox: Path, event_id: str, body: bytes) -> Path:
     staged.write_bytes(body)
     staged.replace(target)
     return target
+
+
+def to_topic(item: pystac.Item, settings: KafkaSettings) -> str:
+    """Produce an Item as a binary-mode CloudEvent; gives ``topic@servers``.
+
+    Raises:
+        CannotAnnounce: the broker did not take it.
+    """
+    from confluent_kafka import Producer
+
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    event = cloud_event(
+        type_=ACQUISITION_TYPE,
+        id_=item.id,
+        source=SOURCE,
+        data=document,
+        time=datetime.now(UTC),
+        key=_key(item),
+    )
+    record = to_kafka(event)
+    problems: list[str] = []
+    producer = Producer({"bootstrap.servers": settings.servers, **settings.options})
+    producer.produce(
+        settings.acquisitions,
+        value=record.value,
+        key=record.key,
+        headers=list(record.headers.items()),
+        on_delivery=lambda error, _: problems.append(str(error)) if error else None,
+    )
+    if producer.flush(DELIVERY_SECONDS) or problems:
+        detail = problems[0] if problems else "no answer"
+        raise CannotAnnounce(
+            f"Kafka at {settings.servers} did not take the event ({detail}); check the broker."
+        )
+    return f"{settings.acquisitions}@{settings.servers}"

@@ -37,4 +37,5 @@ class MapLabels:
         if not len(hits):
             return np.zeros(shape, dtype=np.uint8)
         values = ((self._shapes[i], self._values[i]) for i in hits)
-        return rasterize(values, out_shape=shape, transform=transform, fill=0, dtype="uint8")
+        drawn = rasterize(values, out_shape=shape, transform=transform, fill=0, dtype="uint8")
+        return np.asarray(drawn, np.uint8)

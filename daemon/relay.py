@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from cloudevents.core.v1.event import CloudEvent
@@ -188,7 +188,7 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
     return total
 
 
-def feed(store: Store) -> dict[str, object]:
+def feed(store: Store) -> dict[str, Any]:
     """The alerts of a store in their latest state as GeoJSON, most important first."""
     records = sorted(alerts_now(store), key=lambda r: (-rank(r), r.id))
     features = []

@@ -80,7 +80,7 @@ class Service:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, self.stop)
             stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
-            channels = self._channels()
+            channels = self.channels()
             for channel in channels:
                 stack.callback(channel.close)
             source = self._source(stores)
@@ -136,7 +136,8 @@ class Service:
             return KafkaSource(self.settings.kafka, lambda: _merged_offsets(stores))
         return InboxSource(self.settings.inbox_folder())
 
-    def _channels(self) -> list[Channel]:
+    def channels(self) -> list[Channel]:
+        """Everywhere messages go, by the settings."""
         channels: list[Channel] = [FolderChannel(self.settings.outbox_folder())]
         if self.settings.kafka is not None:
             channels.append(KafkaChannel(self.settings.kafka))
@@ -197,3 +198,14 @@ def handled(service: Service) -> dict[str, int]:
         "duplicates": service.counts[Outcome.DUPLICATE],
         "dead_lettered": service.counts[Outcome.DEAD_LETTERED],
     }
+
+
+def relay_only(settings: Settings) -> int:
+    """Empty the outboxes once, without reading events; gives how many messages went out."""
+    service = Service(settings)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.open(path)) for path in settings.db]
+        channels = service.channels()
+        for channel in channels:
+            stack.callback(channel.close)
+        return relay_once(stores, channels, service.metrics)

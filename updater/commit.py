@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import duckdb
@@ -63,9 +63,10 @@ def commit(store: Store, effect: Effect) -> None:
     now = store.clock()
     with store.transaction() as cursor:
         _write_patch(cursor, effect, now)
-        _write_alerts(cursor, effect, now)
+        for record in effect.alerts:
+            write_alert(cursor, record, event=effect.event.key, now=now)
         _write_image(cursor, effect.image, now)
-        _write_outbox(cursor, _messages(store, effect, now), now)
+        write_outbox(cursor, _messages(store, effect, now), now)
         event, rules = effect.event, effect.rules
         cursor.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -99,7 +100,7 @@ def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
         )
         key = f"{store.territory}/dead"
         row = OutboxRow(letter.id, DEAD_LETTER_TYPE, TOPIC_DEAD_LETTERS, key, body)
-        _write_outbox(cursor, [row], letter.received)
+        write_outbox(cursor, [row], letter.received)
     return True
 
 
@@ -150,13 +151,13 @@ def _write_patch(cursor: duckdb.DuckDBPyConnection, effect: Effect, now: datetim
     patch, rules, key = effect.patch, effect.rules, effect.event.key
     if patch.is_empty:
         return
+    since = effective_date(patch, rules)
     cursor.execute(
         "INSERT INTO retirements SELECT unnest(?::BIGINT[]), ?, ?, ?, ?",
-        [[p.version for p in patch.retired], rules.acquired, rules.kind.value, now, key],
+        [[p.version for p in patch.retired], since, rules.kind.value, now, key],
     )
-    append_polygons(
-        cursor, _dated(patch, rules), valid_from=rules.acquired, recorded=now, event=key
-    )
+    created = [replace(p, valid_from=since) for p in patch.created]
+    append_polygons(cursor, created, valid_from=since, recorded=now, event=key)
     if patch.lineage:
         cursor.execute(
             "INSERT INTO lineage SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), "
@@ -172,29 +173,32 @@ def _write_patch(cursor: duckdb.DuckDBPyConnection, effect: Effect, now: datetim
         )
 
 
-def _dated(patch: Patch, rules: Rules) -> list[MapPolygon]:
-    """Every new version holds from the acquisition: before it, the retired ones did."""
-    from dataclasses import replace
+def effective_date(patch: Patch, rules: Rules) -> datetime:
+    """When the patch begins to hold on the ground: its acquisition, or later where it touches
+    versions that a younger image of the same campaign opened (days at most: the planner leaves
+    alone what a younger campaign says)."""
+    opened = [p.valid_from for p in patch.retired if p.valid_from is not None]
+    return max([rules.acquired, *opened])
 
-    return [replace(p, valid_from=rules.acquired) for p in patch.created]
 
-
-def _write_alerts(cursor: duckdb.DuckDBPyConnection, effect: Effect, now: datetime) -> None:
-    for record in effect.alerts:
-        text, wkb = record_to_row(record)
-        cursor.execute(
-            "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ST_GeomFromWKB(?), ?, ?)",
-            [
-                record.id,
-                record.sequence,
-                record.kind.value,
-                record.state.value,
-                text,
-                wkb,
-                effect.event.key,
-                now,
-            ],
-        )
+def write_alert(
+    cursor: duckdb.DuckDBPyConnection, record: AlertRecord, *, event: str, now: datetime
+) -> None:
+    """Append one state of an alert."""
+    text, wkb = record_to_row(record)
+    cursor.execute(
+        "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ST_GeomFromWKB(?), ?, ?)",
+        [
+            record.id,
+            record.sequence,
+            record.kind.value,
+            record.state.value,
+            text,
+            wkb,
+            event,
+            now,
+        ],
+    )
 
 
 def _write_image(
@@ -276,9 +280,10 @@ def _change(store: Store, effect: Effect, now: datetime) -> Change:
     )
 
 
-def _write_outbox(
+def write_outbox(
     cursor: duckdb.DuckDBPyConnection, rows: Sequence[OutboxRow], now: datetime
 ) -> None:
+    """Append messages to be published, in order."""
     for row in rows:
         cursor.execute(
             "INSERT INTO outbox VALUES (nextval('outbox_seq'), ?, ?, ?, ?, ?, ?)",

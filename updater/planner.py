@@ -17,6 +17,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import shapely
 from shapely.geometry import Polygon
@@ -30,6 +31,7 @@ from schemas.nomenclature import class_distance
 from schemas.policy import (
     BUILDING,
     BUILDING_TAKEN_FROM_M2,
+    CAMPAIGN_DAYS,
     MMU_BUILT_M2,
     NEIGHBOUR_RADIUS_M,
     RELABEL_SHARE,
@@ -153,7 +155,8 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
     for key in near:
         polygon = workspace[key].polygon
         overlap = topology.intersection(polygon.geometry, shape)
-        if polygon.ossature or polygon.code_cs == to_cs or _brushed(overlap, rules):
+        settled = polygon.ossature or polygon.code_cs == to_cs or _is_younger(polygon, rules)
+        if settled or _brushed(overlap, rules):
             fixed.append(polygon.geometry)
         else:
             open_keys.append(key)
@@ -177,6 +180,13 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
         if topology.intersection(workspace[k].polygon.geometry, ground).area >= MIN_PIECE_M2
     ]
     return ground, keys
+
+
+def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
+    """True for what a later campaign has already drawn."""
+    if polygon.valid_from is None:
+        return False
+    return polygon.valid_from >= rules.acquired + timedelta(days=CAMPAIGN_DAYS)
 
 
 def _brushed(overlap: BaseGeometry, rules: Rules) -> bool:

@@ -1,0 +1,58 @@
+"""The command line: ``millesimed``. Thin: each command calls one function of a room."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from daemon import __version__, commands_data, commands_map, commands_run
+from daemon.logs import configure
+from daemon.output import CONSOLE
+from schemas.errors import MillesimedError, UsageError
+
+app = typer.Typer(
+    name="millesimed",
+    help="Keeps the OCS GE land-cover map alive: acquisitions in, changed polygons patched, "
+    "alerts out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+commands_run.add_to(app)
+commands_map.add_to(app)
+commands_data.add_to(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"millesimed {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    log_json: Annotated[bool, typer.Option(help="Write logs as JSON lines.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    configure(as_json=log_json, level=log_level)
+
+
+def main() -> None:
+    """Entry point: 0 done, 1 it failed, 2 wrong use; every error is one sentence on stderr."""
+    try:
+        app()
+    except UsageError as error:
+        CONSOLE.print(f"millesimed: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except MillesimedError as error:
+        CONSOLE.print(f"millesimed: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

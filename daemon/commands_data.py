@@ -1,0 +1,179 @@
+"""Commands about what the store keeps: alerts, dead letters, the published schemas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.options import Db, Json, store_path
+from daemon.output import emit, show, show_figures
+
+alerts = typer.Typer(help="Alerts in their latest state.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Events that could not have their effect.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.add_typer(alerts, name="alerts")
+    app.add_typer(dead_letters, name="dead-letters")
+    app.command()(schemas)
+    alerts.command("list")(alerts_list)
+    alerts.command("show")(alerts_show)
+    alerts.command("reject")(alerts_reject)
+    dead_letters.command("list")(dead_letters_list)
+    dead_letters.command("show")(dead_letters_show)
+    dead_letters.command("retry")(dead_letters_retry)
+
+
+def alerts_list(db: Db = None, json_: Json = False) -> None:
+    """Alerts, most important first.
+
+    Example: millesimed alerts list --db D032.duckdb --json
+    """
+    from daemon.relay import feed
+    from updater.store import Store
+
+    with Store.open(store_path(db)) as store:
+        rows: list[dict[str, Any]] = [f["properties"] for f in feed(store)["features"]]
+    if json_:
+        emit(rows)
+        return
+    short = ("id", "kind", "state", "area", "probability", "seen_first", "rank")
+    show("Alerts", [{name: row[name] for name in short} for row in rows])
+
+
+def alerts_show(
+    alert: Annotated[str, typer.Argument(help="Id of the alert.")],
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """Everything about one alert.
+
+    Example: millesimed alerts show AL0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from updater.alert_rows import message
+    from updater.review import find_alert
+    from updater.store import Store
+
+    with Store.open(store_path(db)) as store:
+        record = find_alert(store, alert)
+        found = message(record, departement=store.territory, crs=store.crs)
+    document = found.model_dump(mode="json")
+    if json_:
+        emit(document)
+    else:
+        show_figures(alert, {k: v for k, v in document.items() if k != "geometry"})
+
+
+def alerts_reject(
+    alert: Annotated[str, typer.Argument(help="Id of the alert.")],
+    reason: Annotated[str, typer.Option(help="Why: what is really there.")],
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """Reject an alert; the same ground never raises it again.
+
+    Example: millesimed alerts reject AL0123456789ABCDEF0123 --reason "temporary tent"
+    """
+    from updater.review import reject_alert
+    from updater.store import Store
+
+    with Store.open(store_path(db)) as store:
+        record = reject_alert(store, alert, reason=reason)
+    figures = {"id": record.id, "state": record.state.value, "sequence": record.sequence}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Rejected", figures)
+
+
+def dead_letters_list(db: Db = None, json_: Json = False) -> None:
+    """Dead letters, newest first.
+
+    Example: millesimed dead-letters list --db D032.duckdb
+    """
+    from updater.review import dead_letters as letters
+    from updater.store import Store
+
+    with Store.open(store_path(db)) as store:
+        rows = [
+            {
+                "id": letter.id,
+                "reason": letter.reason,
+                "message": letter.message,
+                "received": letter.received.isoformat(),
+            }
+            for letter in letters(store)
+        ]
+    if json_:
+        emit(rows)
+    else:
+        show("Dead letters", rows)
+
+
+def dead_letters_show(
+    letter: Annotated[str, typer.Argument(help="Id of the dead letter.")],
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """One dead letter with its original bytes.
+
+    Example: millesimed dead-letters show DL0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from updater.review import find_dead_letter
+    from updater.store import Store
+
+    with Store.open(store_path(db)) as store:
+        document = find_dead_letter(store, letter).model_dump(mode="json")
+    if json_:
+        emit(document)
+    else:
+        show_figures(letter, document)
+
+
+def dead_letters_retry(
+    letter: Annotated[str, typer.Argument(help="Id of the dead letter.")],
+    inbox: Annotated[Path | None, typer.Option(help="Inbox the event goes back to.")] = None,
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """Put the event of a dead letter back into the inbox.
+
+    Example: millesimed dead-letters retry DL0123456789ABCDEF0123 --inbox inbox
+    """
+    from daemon.config import load
+    from daemon.retry import back_to_inbox
+    from updater.review import find_dead_letter
+    from updater.store import Store
+
+    path = store_path(db)
+    with Store.open(path) as store:
+        found = find_dead_letter(store, letter)
+    target = back_to_inbox(found, inbox or load(db=[path]).inbox_folder())
+    figures = {"id": found.id, "destination": str(target)}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Retried", figures)
+
+
+def schemas(
+    out: Annotated[Path | None, typer.Option(help="Folder to write the files to.")] = None,
+    json_: Json = False,
+) -> None:
+    """The JSON Schema and AsyncAPI files of everything that travels.
+
+    Example: millesimed schemas --out schemas-out
+    """
+    from schemas.generate import documents, write
+
+    if out is None:
+        emit({"files": list(documents())})
+        return
+    paths = write(out)
+    if json_:
+        emit({"files": [str(path) for path in paths]})
+    else:
+        show("Schemas", [{"file": str(path)} for path in paths])

@@ -1,0 +1,64 @@
+"""``millesimed detect``: one pair of images, with or without a map, into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from daemon.labels import MapLabels
+from detectors.engine import choose_device, detect_scene
+from detectors.registry import default_detector, make_detector
+from detectors.scene import open_scene
+from detectors.types import Grid, MapRasteriser, Progress
+from detectors.vectorise import regions, write_regions
+from updater.importer import prepare
+
+
+def detect_pair(
+    before: Path,
+    after: Path,
+    *,
+    out: Path,
+    detector: str | None,
+    map_path: Path | None,
+    device: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write ``change.tif`` and ``regions.gpkg``; gives the command's figures.
+
+    Raises:
+        DetectionError: whatever is wrong with the images.
+        ImportFailed: the map cannot be read.
+    """
+    name = detector or default_detector(has_map=map_path is not None)
+    found_map = prepare(map_path, millesime=2000) if map_path is not None else None
+
+    def labels(grid: Grid) -> MapRasteriser:
+        polygons, report = found_map or ([], None)
+        crs = report.crs if report else grid.crs or ""
+        return MapLabels(polygons, map_crs=crs, grid=grid)
+
+    place = choose_device(device)
+    with (
+        open_scene(
+            [before],
+            after,
+            labels=labels if found_map else None,
+            device=place,
+            progress=progress,
+        ) as scene,
+        detect_scene(scene, make_detector(name), progress=progress) as found,
+    ):
+        found.write(out / "change.tif")
+        areas = regions(found)
+        write_regions(areas, out / "regions.gpkg", crs=scene.grid.crs)
+        return {
+            "detector": name,
+            "regions": len(areas),
+            "changed_fraction": found.changed_fraction,
+            "seconds": found.seconds,
+            "megapixels_per_second": found.megapixels_per_second,
+            "device": str(place),
+            "shift": list(scene.field.offset),
+            "registration_residual": scene.field.residual,
+        }

@@ -1,0 +1,99 @@
+"""The pipeline's detect stage: from image files and a map to regions in the map's CRS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyproj import CRS
+
+from daemon.config import Settings
+from daemon.labels import MapLabels
+from daemon.pipeline import Judged
+from detectors.engine import choose_device, detect_scene
+from detectors.errors import NoOverlap, WrongCrs
+from detectors.raster import open_dataset
+from detectors.registry import default_detector, make_detector
+from detectors.scene import open_scene
+from detectors.types import Grid, MapRasteriser, Progress
+from detectors.vectorise import MIN_AREA_M2, regions
+from schemas.acquisition import AcquisitionItem
+from schemas.policy import SENSOR_POLICY
+from updater.types import MapPolygon
+
+
+def judge(
+    *,
+    before: Sequence[Path],
+    after: Path,
+    polygons: Sequence[MapPolygon],
+    map_crs: str,
+    item: AcquisitionItem,
+    settings: Settings,
+    progress: Progress,
+) -> Judged:
+    """Run the configured detector over an acquisition.
+
+    Raises:
+        DetectionError: whatever is wrong with the images.
+    """
+    check_announced(after, item)
+    has_map = bool(polygons)
+    detector = make_detector(settings.detector or default_detector(has_map=has_map))
+
+    def labels(grid: Grid) -> MapRasteriser:
+        return MapLabels(polygons, map_crs=map_crs, grid=grid)
+
+    policy = SENSOR_POLICY[item.properties.sensor]
+    smallest = MIN_AREA_M2 if policy.patches else policy.min_alert_area
+    with (
+        open_scene(
+            before,
+            after,
+            labels=labels if has_map else None,
+            device=choose_device(settings.device),
+            whole_before=False,
+            progress=progress,
+        ) as scene,
+        detect_scene(
+            scene,
+            detector,
+            seed=settings.seed,
+            tile_size=settings.tile_size,
+            batch=settings.batch,
+            progress=progress,
+        ) as found,
+    ):
+        return Judged(
+            regions=regions(found, target_crs=map_crs, min_area=smallest),
+            detector=found.detector,
+            flagged=found.changed_fraction,
+            pixels_per_second=found.megapixels_per_second * 1e6,
+        )
+
+
+def check_announced(path: Path, item: AcquisitionItem) -> None:
+    """The file is what the event says it is.
+
+    Raises:
+        WrongCrs: another CRS than announced.
+        NoOverlap: the image lies elsewhere than the footprint.
+    """
+    from shapely.geometry import box, shape
+
+    from updater.crs import WGS84, reproject
+
+    with open_dataset(path) as dataset:
+        found, bounds = dataset.crs, dataset.bounds
+    announced = item.properties.proj_code
+    if announced is not None and not _same_crs(found, announced):
+        raise WrongCrs(
+            f"{path.name} is in {found.to_string()}, the event says {announced}; correct one."
+        )
+    real = reproject(box(*bounds), found.to_wkt(), WGS84)
+    if not real.intersects(shape(item.geometry.model_dump())):
+        raise NoOverlap(f"{path.name} lies outside the footprint of its event; correct one.")
+
+
+def _same_crs(found: object, announced: str) -> bool:
+    return CRS.from_user_input(found).equals(CRS.from_user_input(announced), ignore_axis_order=True)

@@ -1,0 +1,69 @@
+"""What a command shows: one JSON object on stdout, or tables and bars for a person on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from detectors.types import Progress as Tick
+
+CONSOLE = Console(stderr=True)
+"""People read stderr; stdout belongs to scripts."""
+
+
+def emit(document: dict[str, Any] | list[Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Rows as a table on stdout; nothing but a sentence where there are none."""
+    console = Console()
+    if not rows:
+        console.print(f"{title}: none.")
+        return
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def show_figures(title: str, figures: dict[str, Any]) -> None:
+    """Named figures, one a line."""
+    show(title, [{"what": name, "value": value} for name, value in figures.items()])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "–" if value is None else str(value)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Tick]:
+    """A progress bar on stderr; gives the function that long work calls."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=CONSOLE,
+        transient=True,
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tick(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(f"{title} {stage}", total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield tick

@@ -1,0 +1,65 @@
+"""What people do to what the store keeps: look up, reject, take a dead letter out again."""
+
+from __future__ import annotations
+
+from schemas.alert import AlertState
+from schemas.dead_letter import DeadLetter
+from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
+from updater.alert_rows import message, record_from_row
+from updater.alerts import rejected
+from updater.commit import OutboxRow, write_alert, write_outbox
+from updater.errors import NotFound
+from updater.store import Store
+from updater.types import AlertRecord
+
+
+def find_alert(store: Store, alert: str) -> AlertRecord:
+    """An alert in its latest state.
+
+    Raises:
+        NotFound: no alert has that id.
+    """
+    row = store.execute(
+        "SELECT record, ST_AsWKB(geom) FROM alerts_now WHERE id = ?", [alert]
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no alert {alert}; see `millesimed alerts list`.")
+    return record_from_row(row[0], bytes(row[1]))
+
+
+def reject_alert(store: Store, alert: str, *, reason: str) -> AlertRecord:
+    """Reject an alert and tell everyone; a second rejection changes nothing.
+
+    Raises:
+        NotFound: no alert has that id.
+    """
+    known = find_alert(store, alert)
+    if known.state is AlertState.REJECTED:
+        return known
+    now = store.clock()
+    record = rejected(known, reason=reason, at=now)
+    body = message(record, departement=store.territory, crs=store.crs).model_dump_json()
+    key = f"{store.territory}/{record.id}"
+    with store.transaction() as cursor:
+        write_alert(cursor, record, event=f"review#{record.id}.{record.sequence}", now=now)
+        row = OutboxRow(f"{record.id}.{record.sequence}", ALERT_TYPE, TOPIC_ALERTS, key, body)
+        write_outbox(cursor, [row], now)
+    return record
+
+
+def dead_letters(store: Store) -> list[DeadLetter]:
+    """Every dead letter, newest first."""
+    rows = store.execute("SELECT letter FROM dead_letters ORDER BY received DESC, id").fetchall()
+    return [DeadLetter.model_validate_json(row[0]) for row in rows]
+
+
+def find_dead_letter(store: Store, letter: str) -> DeadLetter:
+    """One dead letter.
+
+    Raises:
+        NotFound: no dead letter has that id.
+    """
+    row = store.execute("SELECT letter FROM dead_letters WHERE id = ?", [letter]).fetchone()
+    if row is None:
+        raise NotFound(f"There is no dead letter {letter}; see `millesimed dead-letters list`.")
+    return DeadLetter.model_validate_json(row[0])
