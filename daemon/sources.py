@@ -224,7 +224,7 @@ class KafkaSource:
         record = self._consumer.poll(IDLE_SECONDS / 4)
         if record is not None and record.error() is None:
             # fetched before the pause took hold: go back, it comes again
-            self._consumer.seek(TopicPartition(record.topic(), record.partition(), record.offset()))
+            self._consumer.seek(_place(record))
 
     def _resume(self) -> None:
         if self._paused:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from kornia.contrib import connected_components
 from kornia.filters import box_blur, sobel
+from rasterio.features import rasterize, shapes
+from shapely.geometry import shape
 from torch import Tensor
 
 from detectors.types import BoolArray, FloatArray
@@ -50,9 +51,7 @@ def cloud(image: FloatArray, other: FloatArray, *, gsd: float) -> BoolArray:
     level = _blur(image.mean(axis=0), 3)
     steep = sobel(torch.as_tensor(level)[None, None])[0, 0].numpy()
     found = np.zeros(core.shape, bool)
-    for part in _components(core):
-        if part.sum() * gsd**2 < CLOUD_AREA_M2:
-            continue
+    for part in _components(core, at_least=CLOUD_AREA_M2 / gsd**2):
         ring = dilated(part, 3) & ~part
         if not ring.any():
             continue
@@ -74,8 +73,8 @@ def cloud_shadow(
     near = dilated(clouds, round(SHADOW_DISTANCE_M / gsd))
     smallest = 0.2 * float(clouds.sum())
     found = np.zeros(dark.shape, bool)
-    for part in _components(opened(dark, 2)):
-        if part.sum() >= smallest and (part & near).any():
+    for part in _components(opened(dark, 2), at_least=smallest):
+        if (part & near).any():
             found |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
 
@@ -118,12 +117,11 @@ def opened(mask: BoolArray, radius: int) -> BoolArray:
     return dilated(eroded(mask, radius), radius)
 
 
-def _components(mask: BoolArray) -> list[BoolArray]:
-    """Connected parts of a mask, each as a mask."""
-    if not mask.any():
-        return []
-    side = max(mask.shape)
-    labels = connected_components(
-        torch.as_tensor(mask, dtype=torch.float32)[None, None], num_iterations=side
-    )[0, 0].numpy()
-    return [labels == value for value in np.unique(labels[mask])]
+def _components(mask: BoolArray, *, at_least: float = 1.0) -> list[BoolArray]:
+    """Connected parts of a mask of at least so many pixels, each as a mask."""
+    parts = []
+    for geometry, _ in shapes(mask.astype(np.uint8), mask=mask):
+        if shape(geometry).area >= at_least:
+            drawn = rasterize([geometry], out_shape=mask.shape, dtype="uint8")
+            parts.append(np.asarray(drawn > 0, bool) & mask)
+    return parts
