@@ -61,18 +61,21 @@ def outline(geometry: BaseGeometry, *, code_cs: str, gsd: float) -> BaseGeometry
 def smooth(polygon: Polygon, *, gsd: float) -> BaseGeometry:
     """An outline without pixel stairs: holes and spikes under two pixels go, corners are cut."""
     closed = polygon.buffer(gsd).buffer(-2 * gsd).buffer(gsd)
-    kept = [_chaikin(p.simplify(1.2 * gsd)) for p in polygons_of(closed)]
+    kept = [_chaikin(p.simplify(1.2 * gsd), reach=2 * gsd) for p in polygons_of(closed)]
     simple = shapely.union_all([p.simplify(0.5 * gsd) for p in kept])
     return shapely.make_valid(simple)
 
 
-def _chaikin(polygon: Polygon) -> Polygon:
-    """One round of corner cutting (Chaikin 1974) on every ring."""
+def _chaikin(polygon: Polygon, *, reach: float) -> Polygon:
+    """One round of corner cutting (Chaikin 1974) on every ring, never further than ``reach``
+    from the corner: long straight sides stay."""
 
     def cut(ring: np.ndarray) -> np.ndarray:
         a, b = ring[:-1], ring[1:]
+        length = np.hypot(*(b - a).T)[:, None]
+        share = np.minimum(0.25, reach / np.maximum(length, 1e-9))
         points = np.empty((2 * len(a), 2))
-        points[0::2], points[1::2] = 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b
+        points[0::2], points[1::2] = a + share * (b - a), b - share * (b - a)
         return points
 
     shell = cut(shapely.get_coordinates(polygon.exterior))
