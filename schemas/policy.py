@@ -102,6 +102,11 @@ WIDTH_NETWORK_M: Final[float] = 5.0
 WIDTH_OTHER_M: Final[float] = 10.0
 """Minimum width of any other cover but buildings."""
 
+GROWTH_FROM_M2: Final[float] = 200.0
+"""Changed ground below its own minimum unit still counts from this area where it adjoins a polygon
+of its new cover: it makes that polygon grow. It is the smallest unit the product knows; less is
+the drift of an outline."""
+
 COORDINATE_GRID_M: Final[float] = 0.01
 """Product coordinates are kept on a centimetre grid: finer than any image (0.2 m), coarse enough
 that two computations of the same crossing agree."""

@@ -32,9 +32,11 @@ from schemas.policy import (
     BUILDING,
     BUILDING_TAKEN_FROM_M2,
     CAMPAIGN_DAYS,
+    GROWTH_FROM_M2,
     MMU_BUILT_M2,
     NEIGHBOUR_RADIUS_M,
     RELABEL_SHARE,
+    WIDTH_OTHER_M,
     minimum_unit,
     new_usage,
 )
@@ -132,13 +134,20 @@ def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
     near = workspace.near(ground, distance=NEIGHBOUR_RADIUS_M)
     uses = frozenset(u for k in near if (u := workspace[k].polygon.code_us))
     evidence = Evidence(region.probability, region.magnitude, region.looks)
-    if fresh:
+    if fresh and not _any_too_small(touched, to_cs, rules):
         workspace.replace(
             keys, [_relabelled(workspace[k], to_cs, uses, evidence, rules) for k in keys]
         )
         return
     drafts = _cut(workspace, keys, ground, to_cs, uses, evidence, rules)
     _settle(workspace, keys, drafts, rules)
+
+
+def _any_too_small(polygons: Sequence[MapPolygon], to_cs: str, rules: Rules) -> bool:
+    return any(
+        p.geometry.area < minimum_unit(to_cs, inside_built_zone=_in_zone(p.geometry, rules))
+        for p in polygons
+    )
 
 
 def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeometry, list[int]]:
@@ -170,6 +179,7 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
         part
         for part in polygons_of(shape)
         if part.area >= minimum_unit(to_cs, inside_built_zone=_in_zone(part, rules))
+        or _may_grow(workspace, part, to_cs)
     ]
     if not kept:
         raise RegionIgnored("below-minimum-unit")
@@ -187,6 +197,17 @@ def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
     if polygon.valid_from is None:
         return False
     return polygon.valid_from >= rules.acquired + timedelta(days=CAMPAIGN_DAYS)
+
+
+def _may_grow(workspace: Workspace, part: BaseGeometry, to_cs: str) -> bool:
+    """True where ground below its minimum unit adjoins a polygon of its new cover."""
+    if part.area < GROWTH_FROM_M2 or opened(part, WIDTH_OTHER_M).is_empty:
+        return False
+    near = (workspace[k].polygon for k in workspace.near(part))
+    return any(
+        p.code_cs == to_cs and not p.ossature and topology.shared_border(part, p.geometry) > 0
+        for p in near
+    )
 
 
 def _brushed(overlap: BaseGeometry, rules: Rules) -> bool:
@@ -288,7 +309,7 @@ def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rule
     ring_old = [workspace[k].polygon.geometry for k in ring]
     ring_new = [topology.with_nodes(g, nodes) for g in ring_old]
     after = [*shapes, *ring_new]
-    if not topology.is_valid_coverage(after):
+    if topology.problem([*parents, *ring_old], after) is not None:
         after = topology.cleaned(after) or after
     where = f"at {old.representative_point().coords[0]}"
     topology.assert_invariants([*parents, *ring_old], after, where=where)
@@ -305,12 +326,14 @@ def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rule
 
 
 def _too_small(drafts: Sequence[Draft], rules: Rules) -> Draft | None:
-    """The smallest draft below its minimum unit, or None."""
+    """The smallest draft below its minimum unit, or None. A polygon that was below it already
+    and has not shrunk is none of the plan's business."""
     below = [
         d
         for d in drafts
         if d.geometry.area
         < minimum_unit(d.base.code_cs or "", inside_built_zone=_in_zone(d.geometry, rules))
+        and (d.is_new or d.geometry.area < d.base.geometry.area)
     ]
     return min(below, key=lambda d: (d.geometry.area, d.geometry.bounds)) if below else None
 
@@ -340,6 +363,7 @@ def _merge_into_best(
         if isinstance(merged, Polygon):
             host.geometry = merged
             host.parents |= small.parents
+            host.evidence = host.evidence or small.evidence
             if key is not None:
                 drafts.append(host)
             return key
@@ -348,9 +372,9 @@ def _merge_into_best(
 
 def _affinity(small: Draft, host: Draft) -> float:
     border = topology.shared_border(small.geometry, host.geometry)
-    if border <= 0:
-        return 0.0
     a, b = small.base.code_cs, host.base.code_cs
+    if border <= 0 or (small.is_new and a != b):
+        return 0.0  # changed ground grows its own cover, it never becomes another
     return border / (1 + (class_distance(a, b) if a and b else len("CS1.1.1.1")))
 
 

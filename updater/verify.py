@@ -10,6 +10,7 @@ import shapely
 
 from updater.reads import as_of
 from updater.store import Store, utc_now
+from updater.topology import MOVED_M2
 from updater.types import MapPolygon
 
 OVERLAP_M2 = 1e-6
@@ -66,7 +67,7 @@ def _gaps(store: Store, now: list[MapPolygon]) -> int:
     if not gone and not come:
         return 0
     moved = shapely.symmetric_difference(shapely.union_all(gone), shapely.union_all(come))
-    return sum(1 for part in shapely.get_parts(moved) if part.area > OVERLAP_M2)
+    return sum(1 for part in shapely.get_parts(moved) if part.area > MOVED_M2)
 
 
 def as_of_first(store: Store) -> list[MapPolygon]:

@@ -18,6 +18,8 @@ from shapely.geometry.base import BaseGeometry
 from daemon.demo.landscape import Parcel, rectangle_in
 from updater.generalise import polygons_of
 
+ROOM_M2 = 6200.0
+"""A parcel that keeps 2 500 m² when 3 500 m² of it change."""
 KEEP_APART_M = 6.0
 """Between two changes, so that each can be told on its own."""
 
@@ -47,6 +49,11 @@ class _Ground:
         """Parcels of some kinds, in random order."""
         found = [p for p in self.before if p.kind in kinds and p.geometry.area > above]
         return [found[i] for i in self.rng.permutation(len(found))]
+
+    def roomy(self, kind: str) -> list[Parcel]:
+        """Parcels of a kind, those first that stay above the minimum unit after a change."""
+        found = self.of(kind, above=3600)
+        return sorted(found, key=lambda p: p.geometry.area < ROOM_M2)
 
     def add(self, kind: str, was: Parcel, shape: BaseGeometry, now: tuple[str, str, str]) -> None:
         """Record a change and take its ground."""
@@ -93,7 +100,7 @@ def _extend_quarry(ground: _Ground) -> None:
 
 
 def _car_park(ground: _Ground) -> None:
-    for lawn in ground.of("lawn", above=2500) + ground.of("field", above=5000):
+    for lawn in ground.roomy("lawn") + ground.roomy("field"):
         shape = rectangle_in(
             ground.rng,
             lawn.geometry,
@@ -132,20 +139,23 @@ def _road(ground: _Ground) -> None:
 
 
 def _clearings(ground: _Ground, count: int) -> None:
-    for wood in ground.of("broadleaf", "conifer", above=4200)[: 4 * count]:
+    """Whole stands cut at once, or a hole in a wood large enough to stay one."""
+    for wood in ground.of("broadleaf", "conifer", above=3200):
         if sum(c.kind == "clearing" for c in ground.changes) == count:
             return
-        x, y = wood.geometry.representative_point().coords[0]
-        blob = affinity.rotate(
-            affinity.scale(Point(x, y).buffer(1), 34, 42), float(ground.rng.uniform(0, 180))
-        )
-        shape = blob.intersection(wood.geometry).difference(ground.taken)
-        if shape.area > 3000:
+        shape: BaseGeometry = wood.geometry
+        if wood.geometry.area > ROOM_M2:
+            x, y = wood.geometry.representative_point().coords[0]
+            blob = affinity.rotate(
+                affinity.scale(Point(x, y).buffer(1), 32, 36), float(ground.rng.uniform(0, 180))
+            )
+            shape = blob.intersection(wood.geometry)
+        if shape.area > 3000 and not shape.intersects(ground.used):
             ground.add("clearing", wood, shape, ("CS2.2.1", "US1.2", "meadow"))
 
 
 def _site(ground: _Ground) -> None:
-    for field in ground.of("field", above=5200):
+    for field in ground.roomy("field"):
         shape = rectangle_in(
             ground.rng,
             field.geometry,
@@ -160,7 +170,7 @@ def _site(ground: _Ground) -> None:
 
 
 def _pond(ground: _Ground) -> None:
-    for field in ground.of("field", above=5200):
+    for field in ground.roomy("field"):
         x, y = field.geometry.representative_point().coords[0]
         blob = affinity.scale(Point(x, y).buffer(1), 28, 33)
         shape = blob.intersection(field.geometry.buffer(-2)).difference(ground.taken)
@@ -171,7 +181,7 @@ def _pond(ground: _Ground) -> None:
 
 def _halls(ground: _Ground, count: int) -> None:
     made = 0
-    for plot in ground.of("lawn", above=2600) + ground.of("field", above=5000):
+    for plot in ground.of("lawn", above=2600) + ground.roomy("field"):
         shape = rectangle_in(
             ground.rng, plot.geometry, width=(24, 30), length=(36, 50), margin=4, avoid=ground.taken
         )

@@ -166,16 +166,25 @@ _COUNTRY = (
 
 
 def _country(rng: np.random.Generator, block: Polygon) -> list[Parcel]:
-    shares = np.array([row[3] for row in _COUNTRY])
+    plots = parcels(rng, block, FIELD_M2)
     made = []
-    for plot in parcels(rng, block, FIELD_M2):
-        cs, us, kind, _ = _COUNTRY[rng.choice(len(_COUNTRY), p=shares / shares.sum())]
+    for plot, (cs, us, kind, _) in zip(plots, _drawn(rng, len(plots)), strict=True):
         made.append(Parcel(plot, cs, us, kind))
         if kind == "yard":
             barn = rectangle_in(rng, plot, width=(16, 22), length=(24, 36), margin=4)
             if barn is not None:
                 made.append(Parcel(barn, "CS1.1.1.1", "US1.1", "hall"))
     return made
+
+
+def _drawn(rng: np.random.Generator, count: int) -> list[tuple[str, str, str, float]]:
+    """Kinds for some parcels by their shares, every kind at least once where there is room."""
+    rows: list[tuple[str, str, str, float]] = []
+    for row in _COUNTRY:
+        rows += [row] * max(1, round(row[3] * count))
+    while len(rows) < count:
+        rows.append(_COUNTRY[0])
+    return [rows[i] for i in rng.permutation(len(rows))[:count]]
 
 
 def parcels_before(rng: np.random.Generator, frame: Polygon) -> list[Parcel]:

@@ -1,0 +1,1 @@
+"""Container, compose, Prometheus, Grafana, systemd: files, no code."""
