@@ -8,14 +8,14 @@ of log odds between the map's cover and the best rival::
 
     L = log P_new(rival) / P_new(mapped)  +  log P_old(mapped) / P_old(rival)
 
-Ground that looks ambiguous on both dates cancels out; ground where the old prediction denied the
-map is a candidate *correction*, not an evolution, and is left alone here. The probability is the
-posterior of L under a prior share of change.
+where "mapped" is the whole group of covers an image cannot be trusted to tell apart (the kinds
+of trees). Ground that looks ambiguous on both dates cancels out; ground where the old prediction
+denied the map is a candidate *correction*, not an evolution, and is left alone here. The
+probability is the posterior of L under a prior share of change.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -266,23 +266,25 @@ def _smoothed(p: Tensor, side: int) -> Tensor:
 
 
 def _prior_odds(classes: Tensor) -> Tensor:
-    """Log prior odds of each change ``(from, to)`` among the classes of the scene."""
+    """Log prior odds of each change ``(from, to)`` among the classes of the scene; minus infinity
+    within a group of covers."""
     names = [CS_FROM_INDEX[int(c)] for c in classes]
     odds = torch.tensor([[transition_plausibility(a, b) for b in names] for a in names])
-    return (odds * CHANGE_PRIOR / (1 - CHANGE_PRIOR)).clamp(min=1e-9).log()
+    return (odds * CHANGE_PRIOR / (1 - CHANGE_PRIOR)).log()
 
 
 def _odds(work: _Working, prior: Tensor) -> tuple[Tensor, Tensor]:
     """Probability of change and the index of the best rival cover, ``(row, col)`` each."""
+    prior = prior.to(work.old.device)
+    mapped = work.mapped.clamp(min=0)
+    group = torch.isinf(prior).to(work.old.dtype)[mapped].permute(2, 0, 1)
+    was = (work.old * group).sum(dim=0).clamp(min=_TINY)
+    still = (work.new * group).sum(dim=0).clamp(min=_TINY)
     old, new = work.old.clamp(min=_TINY).log(), work.new.clamp(min=_TINY).log()
-    mapped = work.mapped.clamp(min=0)[None]
-    was, still = old.gather(0, mapped), new.gather(0, mapped)
-    evidence = (new - still) + (was - old) + prior.to(old)[mapped[0]].permute(2, 0, 1)
-    evidence = evidence.scatter(0, mapped, -torch.inf)
+    evidence = (new - still.log()) + (was.log() - old) + prior[mapped].permute(2, 0, 1)
     best, rival = evidence.max(dim=0)
-    denies = new.gather(0, rival[None])[0] > still[0]
-    agrees = was[0] >= math.log(AGREEMENT)
-    return torch.sigmoid(best) * (work.usable & denies & agrees), rival
+    denies = new.gather(0, rival[None])[0] > still.log()
+    return torch.sigmoid(best) * (work.usable & denies & (was >= AGREEMENT)), rival
 
 
 def _narrow(mask: Tensor, radius: int) -> Tensor:

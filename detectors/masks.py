@@ -21,21 +21,26 @@ from detectors.types import BoolArray, FloatArray
 
 OVERVIEW_GSD_M = 2.0
 """Pixel of the overview: a cloud is tens of metres wide, a roof edge still sharp."""
-CLOUD_LEVEL = 175.0
+CLOUD_LEVEL = 185.0
 """Darkest band of a cloud's core, of 255."""
+CLOUD_WHITE = 205.0
+"""The same, in the middle of the core: bare mineral ground stays below."""
 CLOUD_RISE = 45.0
 """How much brighter than the other date its core is."""
-CLOUD_GREY = 0.16
-"""Largest saturation, (max − min) / max, of a cloud's core."""
+CLOUD_GREY = 0.045
+"""Largest saturation, (max − min) / max, in the middle of a cloud: it is white, gravel and concrete
+are not quite."""
 CLOUD_AREA_M2 = 600.0
 """Smaller bright things are roofs and cars."""
-SOFT_EDGE = 0.2
-"""Steepest mean edge of a cloud: share of its contrast per overview pixel, by a Sobel filter that
-gives a third for a blurred step. A cloud that fades over 10 m gives a tenth."""
-CLOUD_REACH_M = 14.0
+SOFT_EDGE = 0.4
+"""Steepest step across a soft edge: share of its contrast per overview pixel. A roof or a pond
+steps up within one pixel (0.5 and more), a cloud that fades over 10 m by a tenth to a third."""
+CLOUD_REACH_M = 18.0
 """How far the thin border of a cloud is taken beyond its core."""
 SHADOW_RATIO = 0.72
 """Brightness under a cloud's shadow against the other date."""
+SHADOW_SIZE = (0.2, 3.0)
+"""Size of a shadow against its cloud's."""
 SHADOW_DISTANCE_M = 400.0
 """How far from its cloud a shadow may fall: a 300 m high cloud under a 40° sun."""
 
@@ -45,19 +50,15 @@ def cloud(image: FloatArray, other: FloatArray, *, gsd: float) -> BoolArray:
     low, high = image.min(axis=0), image.max(axis=0)
     core = (
         (low > CLOUD_LEVEL)
-        & ((high - low) < CLOUD_GREY * np.maximum(high, 1))
+        & ((high - low) < 2 * CLOUD_GREY * np.maximum(high, 1))
         & (low - other.min(axis=0) > CLOUD_RISE)
     )
-    level = _blur(image.mean(axis=0), 3)
-    steep = sobel(torch.as_tensor(level)[None, None])[0, 0].numpy()
+    level = image.mean(axis=0)
     found = np.zeros(core.shape, bool)
     for part in _components(core, at_least=CLOUD_AREA_M2 / gsd**2):
-        ring = dilated(part, 3) & ~part
-        if not ring.any():
-            continue
-        contrast = float(level[part].mean() - np.percentile(level[ring], 25))
-        edge = dilated(part, 1) & ~eroded(part, 2)
-        if contrast > 0 and float(steep[edge].mean()) / contrast < SOFT_EDGE:
+        grey = float(np.median((high[part] - low[part]) / np.maximum(high[part], 1)))
+        white = float(np.median(low[part])) >= CLOUD_WHITE and grey < CLOUD_GREY
+        if white and _is_soft(part, level):
             found |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
 
@@ -68,15 +69,29 @@ def cloud_shadow(
     """Pixels darkened by the shadow of one of the clouds found, ``(row, col)``."""
     if not clouds.any():
         return clouds
-    now, then = _blur(image.mean(axis=0), 5), _blur(other.mean(axis=0), 5)
-    dark = (now < SHADOW_RATIO * then) & ~clouds
+    ratio = np.clip(image.mean(axis=0) / np.maximum(other.mean(axis=0), 1), 0, 2)
+    dark = (_blur(ratio, 5) < SHADOW_RATIO) & ~clouds
     near = dilated(clouds, round(SHADOW_DISTANCE_M / gsd))
-    smallest = 0.2 * float(clouds.sum())
+    size = float(clouds.sum())
     found = np.zeros(dark.shape, bool)
-    for part in _components(opened(dark, 2), at_least=smallest):
-        if (part & near).any():
+    for part in _components(opened(dark, 2), at_least=SHADOW_SIZE[0] * size):
+        if part.sum() <= SHADOW_SIZE[1] * size and (part & near).any() and _is_soft(part, -ratio):
             found |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
+
+
+def _is_soft(part: BoolArray, level: npt.NDArray[Any]) -> bool:
+    """True where a bright part of ``level`` fades into its surroundings over several pixels."""
+    ring = dilated(part, 9) & ~dilated(part, 7)  # beyond the fading border
+    edge = part & ~eroded(part, 1)
+    if not ring.any() or not edge.any():
+        return False
+    image = torch.as_tensor(level, dtype=torch.float32)[None, None]
+    steep = torch.nn.functional.max_pool2d(sobel(image), 5, stride=1, padding=2)[0, 0].numpy()
+    inner = eroded(part, 2)
+    inside = float(np.median(level[inner if inner.any() else part]))
+    contrast = inside - float(np.median(level[ring]))
+    return contrast > 0 and float(np.median(steep[edge])) < SOFT_EDGE * contrast
 
 
 def hidden(before: FloatArray, after: FloatArray, *, gsd: float) -> BoolArray:

@@ -207,20 +207,22 @@ _PLAUSIBLE: Final[dict[tuple[str, str], float]] = {
 }
 _IMPLAUSIBLE: Final[float] = 0.02
 """Any other change of group: it happens, but a model's error is far likelier."""
-_WITHIN_GROUP: Final[float] = 0.005
-"""Conifers do not turn into broadleaves between two flights; a model's mind does."""
+
+
+def cover_group(code_cs: str) -> str:
+    """Covers an image cannot be trusted to tell apart on two dates: conifers do not turn into
+    broadleaves between two flights, a model's mind does."""
+    return _GROUPS[code_cs]
 
 
 def transition_plausibility(from_cs: str, to_cs: str) -> float:
     """How plausible a change of cover is within one cycle of about three years, 0 to 1.
 
     A table of expert knowledge, not fitted to any image: it only says which confusions of a
-    model are likelier than the change they would mean.
+    model are likelier than the change they would mean. 0 within a group.
     """
     a, b = _GROUPS[from_cs], _GROUPS[to_cs]
-    if from_cs == to_cs:
-        return 0.0
-    return _WITHIN_GROUP if a == b else _PLAUSIBLE.get((a, b), _IMPLAUSIBLE)
+    return 0.0 if a == b else _PLAUSIBLE.get((a, b), _IMPLAUSIBLE)
 
 
 def minimum_unit(code_cs: str, *, inside_built_zone: bool) -> float:

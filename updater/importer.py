@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import geopandas as gpd
 import numpy as np
@@ -27,7 +28,7 @@ from schemas.policy import COORDINATE_GRID_M
 from updater import topology
 from updater.commit import append_polygons
 from updater.crs import epsg_of
-from updater.errors import ImportFailed
+from updater.errors import ImportFailed, StoreError
 from updater.generalise import polygons_of
 from updater.store import Store
 from updater.types import MapPolygon
@@ -88,11 +89,17 @@ def create_store(
     """
     polygons, report = prepare(source, millesime=millesime)
     zones = _zones(zone, report.crs) if zone else []
-    store = Store.create(db, territory=territory, crs=report.crs, millesime=millesime)
-    try:
-        load(store, polygons, zones, millesime=millesime)
-    finally:
-        store.close()
+    if db.exists():
+        raise StoreError(f"{db} exists already; choose another file or remove it first.")
+    db.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=db.parent, prefix=".init-") as folder:  # whole or not at all
+        staged = Path(folder) / db.name
+        store = Store.create(staged, territory=territory, crs=report.crs, millesime=millesime)
+        try:
+            load(store, polygons, zones, millesime=millesime)
+        finally:
+            store.close()
+        staged.replace(db)
     return report
 
 

@@ -131,7 +131,7 @@ class Store:
         unclean = log_file.exists() and log_file.stat().st_size > 0
         store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
         try:
-            if unclean:
+            if unclean or not (read_only or store._has_index()):
                 store._rebuild_index()
                 log.warning("store_repaired", store=path.name)
             store._migrate()
@@ -142,6 +142,15 @@ class Store:
             store._connection.close()
             raise
         return store
+
+    def _has_index(self) -> bool:
+        """False after a kill between the second and the third statement of a recovery, which
+        leaves a checkpointed file without a log and without an index."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM duckdb_indexes() WHERE database_name = 'store' "
+            "AND index_name = 'polygons_rtree'"
+        ).fetchone()
+        return row is not None and row[0] > 0
 
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
