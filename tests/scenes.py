@@ -48,12 +48,15 @@ def make_small_scene(folder: Path, *, seed: int = 5) -> SmallScene:
         for x in (west, west + 200, west + 400, west + 600, east - SIDE_M)
         for y in (south, south + 200, south + 400, south + 600, north - SIDE_M)
     ]
-    x, y = max(
-        corners,
-        key=lambda c: landscape.changes.intersection(
-            box(*c, c[0] + SIDE_M, c[1] + SIDE_M)
-        ).area.sum(),
-    )
+    houses = landscape.before[landscape.before["kind"] == "roof"]
+
+    def worth(corner: tuple[float, float]) -> float:
+        """Changed ground, where there are houses enough to learn what one looks like."""
+        square = box(*corner, corner[0] + SIDE_M, corner[1] + SIDE_M)
+        known = int(houses.within(square).sum())
+        return float(landscape.changes.intersection(square).area.sum()) * (known >= 12)
+
+    x, y = max(corners, key=worth)
     frame = box(x, y, x + SIDE_M, y + SIDE_M)
     rows = []
     for row in landscape.before.drop(columns="kind").to_dict("records"):
