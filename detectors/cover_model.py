@@ -37,7 +37,7 @@ old map's: mostly right, wrong exactly where it matters."""
 BLOCK_M = 128.0
 """Side of a checkerboard square: most objects that change fit into one, so that the network that
 judges them never saw them."""
-SUSPECT = 0.15
+SUSPECT = 0.3
 """Probability of the old cover on the new date below which a sample is taken out of the second
 round: its label is probably one of those no longer true."""
 BLUR_PIXELS = (1, 5, 11)

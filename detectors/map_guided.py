@@ -58,6 +58,9 @@ SHADOW_QUANTILE = 0.15
 SHADOW_WIDTH_M = 10.0
 """Widest cast shadow taken as one (an 8 m building under a 40° sun); wider dark ground is judged,
 or no pond would ever be found."""
+GROWTH_PIXELS = 2
+"""How far, in working pixels, an edge may be from ground that certainly changed: the posteriors are
+averaged over about three."""
 _TINY = 1e-4
 
 
@@ -284,7 +287,18 @@ def _odds(work: _Working, prior: Tensor) -> tuple[Tensor, Tensor]:
     evidence = (new - still.log()) + (was.log() - old) + prior[mapped].permute(2, 0, 1)
     best, rival = evidence.max(dim=0)
     denies = new.gather(0, rival[None])[0] > still.log()
-    return torch.sigmoid(best) * (work.usable & denies & (was >= AGREEMENT)), rival
+    possible = work.usable & denies & (was >= AGREEMENT)
+    alone = best - prior[mapped].permute(2, 0, 1).gather(0, rival[None])[0]
+    return _grown(torch.sigmoid(best) * possible, torch.sigmoid(alone) * possible), rival
+
+
+def _grown(sure: Tensor, alone: Tensor) -> Tensor:
+    """Change extended to its edges: beside ground that certainly changed the prior share of change
+    no longer holds, and what the images say ``alone`` decides."""
+    side = 2 * GROWTH_PIXELS + 1
+    core = (sure >= 0.5).float()[None, None]
+    beside = F.max_pool2d(core, side, stride=1, padding=GROWTH_PIXELS)[0, 0] > 0
+    return torch.where(beside & (alone >= 0.5), torch.maximum(sure, alone), sure)
 
 
 def _narrow(mask: Tensor, radius: int) -> Tensor:

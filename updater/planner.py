@@ -36,6 +36,7 @@ from schemas.policy import (
     MMU_BUILT_M2,
     NEIGHBOUR_RADIUS_M,
     RELABEL_SHARE,
+    WIDTH_NETWORK_M,
     WIDTH_OTHER_M,
     minimum_unit,
     new_usage,
@@ -225,7 +226,8 @@ def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> Base
     if rest.is_empty or covered.is_empty:
         return shape
     unit = minimum_unit(polygon.code_cs or "", inside_built_zone=_in_zone(polygon.geometry, rules))
-    if covered.area >= RELABEL_SHARE * polygon.geometry.area and rest.area < unit:
+    most = covered.area >= RELABEL_SHARE * polygon.geometry.area and rest.area < unit
+    if most and opened(rest, WIDTH_NETWORK_M).is_empty:
         return topology.union([shape, polygon.geometry])
     wide = opened(rest, SPILL_PIXELS * rules.gsd).buffer(rules.gsd, join_style="mitre")
     slivers = [

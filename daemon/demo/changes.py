@@ -117,24 +117,33 @@ def _car_park(ground: _Ground) -> None:
 def _road(ground: _Ground) -> None:
     """A lane of 10 m from the ossature across open fields."""
     fields = shapely.union_all([p.geometry for p in ground.of("field", "shrub", "vineyard")])
+    middle = shapely.union_all([p.geometry for p in ground.before]).centroid
+    # off the lines where acquisitions meet: cut in two, no half may reach the minimum unit
+    seams = shapely.union_all(
+        [
+            LineString([(middle.x, middle.y - 900), (middle.x, middle.y + 900)]),
+            LineString([(middle.x - 900, middle.y), (middle.x + 900, middle.y)]),
+        ]
+    ).buffer(25)
     best: tuple[float, BaseGeometry, Parcel] | None = None
     for _ in range(160):
         start = ground.of("field", above=4000)[0]
         centre = start.geometry.representative_point()
         angle = float(ground.rng.uniform(0, 180))
         line = affinity.rotate(
-            LineString([(centre.x - 170, centre.y), (centre.x + 170, centre.y)]), angle
+            LineString([(centre.x - 215, centre.y), (centre.x + 215, centre.y)]), angle
         )
-        strip = line.buffer(5, cap_style="flat").intersection(fields).difference(ground.taken)
+        free = fields.difference(ground.taken).difference(seams)
+        strip = line.buffer(5, cap_style="flat").intersection(free)
         parts = polygons_of(strip.buffer(-2.5).buffer(2.5))
         if not parts:
             continue
         longest = max(parts, key=lambda p: p.area)
         if best is None or longest.area > best[0]:
             best = (longest.area, longest, start)
-        if longest.area > 3000:
+        if longest.area > 3700:
             break
-    if best is not None and best[0] > 2600:
+    if best is not None and best[0] > 2800:
         ground.add("road", best[2], best[1], ("CS1.1.1.2", "US4.1.1", "road"))
 
 
@@ -155,26 +164,19 @@ def _clearings(ground: _Ground, count: int) -> None:
 
 
 def _site(ground: _Ground) -> None:
-    for field in ground.roomy("field"):
-        shape = rectangle_in(
-            ground.rng,
-            field.geometry,
-            width=(48, 54),
-            length=(58, 66),
-            margin=3,
-            avoid=ground.taken,
-        )
-        if shape is not None:
-            ground.add("construction site", field, shape, ("CS1.1.2.1", "US6.1", "site"))
+    """A whole field stripped for building."""
+    for field in ground.of("field", above=3600):
+        if not field.geometry.intersects(ground.used):
+            ground.add("construction site", field, field.geometry, ("CS1.1.2.1", "US6.1", "site"))
             return
 
 
 def _pond(ground: _Ground) -> None:
     for field in ground.roomy("field"):
         x, y = field.geometry.representative_point().coords[0]
-        blob = affinity.scale(Point(x, y).buffer(1), 28, 33)
+        blob = affinity.scale(Point(x, y).buffer(1), 31, 36)
         shape = blob.intersection(field.geometry.buffer(-2)).difference(ground.taken)
-        if shape.area > 2650 and len(polygons_of(shape)) == 1:
+        if shape.area > 3000 and len(polygons_of(shape)) == 1:
             ground.add("pond", field, shape, ("CS1.2.2", "US6.3", "water"))
             return
 

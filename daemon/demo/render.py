@@ -62,7 +62,7 @@ _BASE: dict[str, tuple[float, float, float]] = {
     "shrub": (92, 104, 62),
     "water": (40, 56, 66),
     "quarry": (206, 194, 168),
-    "site": (192, 172, 146),
+    "site": (204, 186, 158),
     "yard": (172, 162, 142),
     "field": (120, 130, 76),
     "roof": (166, 96, 72),
@@ -178,7 +178,7 @@ def _ground(
         }
         colours[i + 1] = base * (np.array(date.green) if living else 1.0)
         colours[i + 1] += tint[i] * (4.0 if kind in {"road", "water"} else 7.0)
-        grain[i + 1] = {"quarry": 16, "site": 19, "yard": 9, "water": 2, "road": 3}.get(kind, 6)
+        grain[i + 1] = {"quarry": 16, "site": 26, "yard": 9, "water": 2, "road": 3}.get(kind, 6)
         period = {"vineyard": 5.0, "field": 7.0}.get(kind, 0.0)
         rows[i + 1] = (math.cos(turn[i]), math.sin(turn[i]), period)
     image = colours[index].transpose(2, 0, 1).copy()
@@ -276,9 +276,9 @@ def _wooded(
 def _cars(
     image: Float, frame: gpd.GeoDataFrame, transform: Affine, rng: np.random.Generator
 ) -> None:
-    """Cars on roads and car parks, elsewhere on each date."""
+    """Cars on roads and car parks, elsewhere on each date; machines and stores on sites."""
     cars, paint = [], []
-    for kind, every in (("carpark", 75.0), ("road", 900.0)):
+    for kind, every in (("carpark", 75.0), ("road", 900.0), ("site", 160.0)):
         for ground in frame.geometry[frame["kind"] == kind]:
             west, south, east, north = ground.bounds
             share = ground.area / max(1.0, (east - west) * (north - south))
