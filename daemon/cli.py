@@ -47,10 +47,14 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        CONSOLE.print(f"millesimed: {error}", style="red", markup=False, highlight=False)
+        CONSOLE.print(
+            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except MillesimedError as error:
-        CONSOLE.print(f"millesimed: {error}", style="red", markup=False, highlight=False)
+        CONSOLE.print(
+            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(1)
 
 
