@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely.geometry import box
 
@@ -52,6 +52,7 @@ def in_zone(polygon, rules):
 @given(
     seed=st.integers(0, 10**6), regions=st.integers(1, 6), town=st.booleans(), road=st.booleans()
 )
+@example(seed=21069, regions=1, town=True, road=True)  # a host that was below its unit itself
 def test_a_valid_coverage_stays_one_and_nothing_else_moves(seed, regions, town, road):
     rng = np.random.default_rng(seed)
     before = random_coverage(rng, ossature=road)

@@ -328,14 +328,12 @@ def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rule
 
 
 def _too_small(drafts: Sequence[Draft], rules: Rules) -> Draft | None:
-    """The smallest draft below its minimum unit, or None. A polygon that was below it already
-    and has not shrunk is none of the plan's business."""
+    """The smallest draft below its minimum unit, or None."""
     below = [
         d
         for d in drafts
         if d.geometry.area
         < minimum_unit(d.base.code_cs or "", inside_built_zone=_in_zone(d.geometry, rules))
-        and (d.is_new or d.geometry.area < d.base.geometry.area)
     ]
     return min(below, key=lambda d: (d.geometry.area, d.geometry.bounds)) if below else None
 
