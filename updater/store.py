@@ -83,6 +83,7 @@ class Store:
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, clock: Clock) -> None:
         self._connection = connection
         self._writing = threading.RLock()
+        self._closed = False
         self._local = threading.local()
         self.path = path
         self.clock = clock
@@ -230,8 +231,11 @@ class Store:
             self.cursor.execute("CHECKPOINT store")
 
     def close(self) -> None:
-        """Checkpoint and let go of the file."""
+        """Checkpoint and let go of the file; closing twice is as good as once."""
         with self._writing:
+            if self._closed:
+                return
+            self._closed = True
             try:
                 self._connection.execute("CHECKPOINT store")
             except duckdb.Error as error:
