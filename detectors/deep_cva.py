@@ -19,8 +19,9 @@ from detectors.types import Progress, Scene, Tile, TileScores
 MAPS = (1, 2)
 """Feature maps used: strides 4 and 8, fine enough for a house, deep enough to see one."""
 SAMPLE_TILES = 24
-FLOOR_SPREADS = 2.5
-"""Change never begins closer to the scene's usual difference than this many robust spreads."""
+FLOOR = float(np.log(0.5))
+"""Mean squared difference of standardised features below which ground looks the same: that of
+features correlated at three quarters between the dates."""
 
 
 class DeepCva:
@@ -49,10 +50,7 @@ class DeepCva:
             seen = torch.cat([self._maps(i, date).flatten(1)[:, ::13] for i in images], dim=1)
             self._statistics.append((seen.mean(dim=1), seen.std(dim=1).clamp(min=1e-4)))
         scores = torch.cat([self._score(t).flatten()[::11] for t in tiles]).cpu().numpy()
-        middle = float(np.median(scores))
-        spread = 1.4826 * float(np.median(np.abs(scores - middle)))
-        floor = middle + FLOOR_SPREADS * max(spread, 1e-3)
-        self._threshold = minimum_error(scores, floor=floor)
+        self._threshold = minimum_error(scores, floor=FLOOR)
 
     def _maps(self, image: Tensor, date: int) -> Tensor:
         with torch.no_grad():
