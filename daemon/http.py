@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Protocol
 
 import uvicorn
@@ -15,10 +17,17 @@ from daemon import __version__
 from daemon.config import HttpSettings
 from daemon.metrics import Metrics
 from daemon.relay import feed
+from schemas.errors import MillesimedError
 from updater.store import Store
 
 START_SECONDS = 10.0
 """How long the server may take to listen before that is an error."""
+
+
+class CannotListen(MillesimedError):
+    """The HTTP port cannot be opened."""
+
+    reason = "http-port"
 
 
 class Running(Protocol):
@@ -80,11 +89,27 @@ class HttpServer:
             app, host=settings.host, port=settings.port, log_level="warning", access_log=False
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def _serve(self) -> None:
+        with suppress(SystemExit):  # uvicorn's way of saying that it could not listen
+            self._server.run()
 
     def start(self) -> None:
-        """Listen in the background."""
+        """Listen in the background; returns once the socket is open.
+
+        Raises:
+            CannotListen: the port is taken or may not be opened.
+        """
         self._thread.start()
+        deadline = monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or monotonic() > deadline:
+                place = f"{self._server.config.host}:{self._server.config.port}"
+                raise CannotListen(
+                    f"HTTP cannot listen on {place}; free the port or set http.port to another."
+                )
+            sleep(0.01)
 
     def stop(self) -> None:
         """Finish open requests and stop listening."""

@@ -29,8 +29,8 @@ class MapLabels:
     def __call__(self, window: Window) -> ByteArray:
         """Cover classes of one window of the grid."""
         transform = self._grid.transform_of(window)
-        west, north = transform * (0, 0)
-        east, south = transform * (window.width, window.height)
+        west, north = transform @ (0, 0)
+        east, south = transform @ (window.width, window.height)
         frame = box(min(west, east), min(north, south), max(west, east), max(north, south))
         hits = np.sort(self._tree.query(frame, predicate="intersects"))
         shape = (window.height, window.width)

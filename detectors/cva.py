@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from detectors.irmad import SAMPLE_PIXELS, sample_pixels
-from detectors.threshold import minimum_error, probability_of
+from detectors.threshold import chi2_threshold, probability_of
 from detectors.types import Progress, Scene, Tile, TileScores
 
-FLOOR = float(np.log(9.0))
+FLOOR = 9.0
 """A change shorter than three spreads is never one."""
 
 
@@ -28,7 +28,7 @@ class Cva:
     def __init__(self) -> None:
         self._centre = torch.zeros(0)
         self._spread = torch.ones(0)
-        self._threshold = FLOOR
+        self._threshold = float(np.log(FLOOR))
 
     def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
         """Spread of each band's difference and the threshold, on a sample of the scene."""
@@ -39,7 +39,7 @@ class Cva:
         length = (((difference - centre) / spread) ** 2).mean(axis=1)
         self._centre = torch.as_tensor(centre, dtype=torch.float32)
         self._spread = torch.as_tensor(spread, dtype=torch.float32)
-        self._threshold = minimum_error(np.log(length + 1e-9), floor=FLOOR)
+        self._threshold = chi2_threshold(length, floor=FLOOR)
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
         """Squared standardised length of each pixel's change as a probability."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors.threshold import minimum_error, probability_of
+from detectors.threshold import chi2_threshold, probability_of
 from detectors.types import Progress, Scene, Tile, TileScores
 
 Array = npt.NDArray[np.float64]
@@ -120,10 +120,8 @@ class IrMad:
         """Fit the transform and the threshold on a sample of the scene."""
         before, after = sample_pixels(scene, count=SAMPLE_PIXELS, seed=seed)
         self._transform = fit_mad(before, after)
-        scores = np.log(self._transform.chi2(before, after) + 1e-9)
-        bands = before.shape[1]
-        floor = _chi2_quantile(FLOOR_QUANTILE, bands)
-        self._threshold = minimum_error(scores, floor=float(np.log(floor)))
+        floor = _chi2_quantile(FLOOR_QUANTILE, before.shape[1])
+        self._threshold = chi2_threshold(self._transform.chi2(before, after), floor=floor)
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
         """χ² of each pixel as a probability of change."""

@@ -262,7 +262,7 @@ def _pixel_extent(base: Grid, path: Path) -> tuple[int, int, int, int]:
 def _to_pixels(base: Grid, bounds: tuple[float, ...]) -> tuple[int, int, int, int]:
     left, bottom, right, top = bounds
     inverse = ~base.transform
-    cols, rows = zip(inverse * (left, top), inverse * (right, bottom), strict=True)
+    cols, rows = zip(inverse @ (left, top), inverse @ (right, bottom), strict=True)
     return (
         int(np.floor(min(rows) + 1e-6)),
         int(np.floor(min(cols) + 1e-6)),

@@ -34,7 +34,7 @@ def minimum_error(scores: npt.NDArray[np.floating[Any]], *, floor: float) -> flo
     """Threshold of a one-dimensional score, never below ``floor``.
 
     Kittler & Illingworth (1986): the split that costs least when both sides are taken as
-    Gaussian. Scores should be roughly so (a log of a χ² is). The split must be a valley of the
+    Gaussian. Scores should be roughly so. The split must be a valley of the
     criterion and lie ``NULL_SPREADS`` of the unchanged mode above its centre; without one the
     mode alone decides (``USUAL_SPREADS``).
     """
@@ -45,6 +45,15 @@ def minimum_error(scores: npt.NDArray[np.floating[Any]], *, floor: float) -> flo
     lowest, highest = (centre + k * spread for k in NULL_SPREADS)
     valleys = [v for v in _valleys(scores) if lowest <= v <= highest]
     return max(floor, min(valleys) if valleys else centre + USUAL_SPREADS * spread)
+
+
+def chi2_threshold(values: npt.NDArray[np.floating[Any]], *, floor: float) -> float:
+    """Log of where change begins among sums of squares; ``floor`` is such a sum.
+
+    The cube root of a χ² is nearly Gaussian (Wilson & Hilferty 1931), its log is not: the split is
+    sought among cube roots.
+    """
+    return 3 * float(np.log(minimum_error(np.cbrt(values), floor=float(np.cbrt(floor)))))
 
 
 def _valleys(scores: npt.NDArray[np.floating[Any]]) -> list[float]:

@@ -86,7 +86,7 @@ def _large_enough(geometry: BaseGeometry, grid: Grid, min_area: float) -> bool:
 def _window_of(geometry: BaseGeometry, grid: Grid) -> Window:
     west, south, east, north = geometry.bounds
     inverse = ~grid.transform
-    corners = [inverse * (west, north), inverse * (east, south)]
+    corners = [inverse @ (west, north), inverse @ (east, south)]
     cols, rows = zip(*corners, strict=True)
     row, col = max(0, int(min(rows))), max(0, int(min(cols)))
     stop_row = min(grid.shape[0], int(np.ceil(max(rows))) + 1)

@@ -304,8 +304,7 @@ def make_landscape(seed: int) -> Landscape:
     before = coverage(parcels_before(rng, frame), frame)
     changes = change_everything(rng, before)
     built = [p.geometry for p in before if p.kind in {"garden", "roof", "hall", "carpark", "lawn"}]
-    added = [c.after.geometry for c in changes if c.after.kind in {"roof", "hall", "carpark"}]
-    zone = shapely.union_all([g.buffer(12) for g in [*built, *added]]).buffer(-8).simplify(1)
+    zone = shapely.union_all([g.buffer(12) for g in built]).buffer(-8).simplify(1)
     return Landscape(
         seed=seed,
         bounds=tuple(float(v) for v in frame.bounds),  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""Locating: the right store, the right reference, and addresses that stay closed."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from shapely.geometry import box
+
+from daemon.announce import event_bytes, item_of, when
+from daemon.locate import AssetMissing, AssetRefused, asset_path, locate, stores_of
+from schemas.envelope import parse_acquisition
+from schemas.policy import Sensor
+from updater.commit import add_image
+from updater.errors import OlderThanMap, OutsideMap, ReferenceMissing
+from updater.reads import ImageRecord
+
+
+def acquisition(path, day="2024-06-18", departement=None):
+    item = item_of(path, acquired=when(day), sensor=Sensor.PVA, departement=departement)
+    return parse_acquisition(event_bytes(item)[1], {}).item
+
+
+def pointing_to(item, href):
+    asset = item.assets["image"].model_copy(update={"href": href})
+    return item.model_copy(update={"assets": {"image": asset}})
+
+
+def reference(store, name, year, *, gsd=0.5, footprint=None):
+    extent = store.execute(
+        "SELECT min(ST_XMin(geom)), min(ST_YMin(geom)), max(ST_XMax(geom)), max(ST_YMax(geom)) "
+        "FROM map_now"
+    ).fetchone()
+    acquired = datetime(year, 7, 2, tzinfo=UTC)
+    ground = footprint or box(*extent)
+    add_image(store, ImageRecord(name, Path(f"/{name}.tif"), Sensor.PVA, acquired, gsd, ground))
+
+
+def test_the_newest_older_campaign_is_compared_with(store, small_scene):
+    for name, year in (("old", 2018), ("newer", 2021), ("same", 2024)):
+        reference(store, name, year)
+    placed = locate(store, acquisition(small_scene.after))
+    assert [r.item for r in placed.references] == ["newer"]
+    assert placed.image == small_scene.after
+
+
+def test_a_pixel_of_another_order_is_no_reference(store, small_scene):
+    reference(store, "coarse", 2021, gsd=10)
+    with pytest.raises(ReferenceMissing, match="reference add"):
+        locate(store, acquisition(small_scene.after))
+
+
+def test_older_than_every_reference_adds_nothing(store, small_scene):
+    reference(store, "newer", 2023)
+    with pytest.raises(OlderThanMap, match="adds nothing"):
+        locate(store, acquisition(small_scene.after, day="2022-01-01"))
+
+
+def test_outside_every_map_and_in_another_departement(store, small_scene):
+    assert stores_of(acquisition(small_scene.after), [store]) == [store]
+    with pytest.raises(OutsideMap, match="touches no map"):
+        stores_of(acquisition(small_scene.after, departement="D075"), [store])
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://example.org/a.tif",
+        "s3://bucket/a.tif",
+        "/vsicurl/http://host/a.tif",
+        "file://elsewhere/a.tif",
+    ],
+)
+def test_only_local_files_are_opened(small_scene, href):
+    item = pointing_to(acquisition(small_scene.after), href)
+    with pytest.raises(AssetRefused):
+        asset_path(item)
+
+
+def test_a_missing_file_is_told(small_scene):
+    item = pointing_to(acquisition(small_scene.after), "file:///none/there.tif")
+    with pytest.raises(AssetMissing, match=r"there\.tif is not there"):
+        asset_path(item)

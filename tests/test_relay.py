@@ -1,0 +1,96 @@
+"""The relay: every channel gets every message in order, a broken one holds up nobody."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from shapely.geometry import box
+
+from daemon.metrics import Metrics
+from daemon.relay import FolderChannel, feed, relay_once
+from schemas.alert import AlertKind
+from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
+from schemas.policy import Sensor
+from updater import outbox
+from updater.alert_rows import message
+from updater.alerts import Look, raised
+from updater.commit import OutboxRow, write_alert, write_outbox
+from updater.types import Sighting
+
+
+class Balking:
+    """A channel that takes some messages of a round and no more."""
+
+    name = "balking"
+
+    def __init__(self, takes):
+        self.takes = takes
+        self.had = []
+
+    def send(self, store, rows):
+        taken = [row.seq for row in rows[: self.takes]]
+        self.had += taken
+        return taken
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def alerts(store):
+    """Five alerts of unlike size in the outbox."""
+    at = datetime(2024, 6, 18, tzinfo=UTC)
+    look = Look("item", Sensor.PVA, at, at + timedelta(days=1), "map-guided/1", "ref")
+    west, south, *_ = store.execute(
+        "SELECT min(ST_XMin(geom)), min(ST_YMin(geom)) FROM map_now"
+    ).fetchone()
+    records = []
+    for number in range(5):
+        corner = (west + 50 * number, south)
+        ground = box(*corner, corner[0] + 20 + 5 * number, corner[1] + 20)
+        kind = AlertKind.ARTIFICIALISATION
+        sighting = Sighting(kind, "CS2.2.1", "US1.1", "CS1.1.1.1", "US5", 0.9, 0.7, ("P",), ground)
+        records.append(raised(sighting, look))
+    with store.transaction() as cursor:
+        for record in records:
+            write_alert(cursor, record, event="e", now=at)
+            body = message(record, departement=store.territory, crs=store.crs).model_dump_json()
+            row = OutboxRow(f"{record.id}.1", ALERT_TYPE, TOPIC_ALERTS, record.id, body)
+            write_outbox(cursor, [row], at)
+    return records
+
+
+def test_the_folder_gets_each_alert_once_and_the_feed(store, alerts, tmp_path):
+    channel, metrics = FolderChannel(tmp_path), Metrics()
+    assert relay_once([store], [channel], metrics) == 5
+    assert relay_once([store], [channel], metrics) == 0
+    written = {p.stem for p in (tmp_path / "alerts").glob("*.json")}
+    assert written == {f"{r.id}.1" for r in alerts}
+    event = json.loads(next((tmp_path / "alerts").glob("*.json")).read_text())
+    assert event["specversion"] == "1.0" and event["type"] == ALERT_TYPE
+    collection = json.loads((tmp_path / "feed" / f"alerts-{store.territory}.geojson").read_text())
+    assert len(collection["features"]) == 5
+    west, south, east, north = (
+        f(c[i] for feature in collection["features"] for c in feature["geometry"]["coordinates"][0])
+        for f, i in ((min, 0), (min, 1), (max, 0), (max, 1))
+    )
+    assert -6 < west < east < 10 and 41 < south < north < 52  # degrees, in France
+    assert outbox.depth(store, "folder") == (0, None)
+
+
+def test_a_channel_that_balks_keeps_its_place_and_holds_up_nobody(store, alerts, tmp_path):
+    broken, folder, metrics = Balking(2), FolderChannel(tmp_path), Metrics()
+    assert relay_once([store], [broken, folder], metrics) == 2 + 5
+    waiting, since = outbox.depth(store, "balking")
+    assert waiting == 3 and since is not None
+    text = metrics.text().decode()
+    assert 'millesimed_outbox_depth{channel="balking"} 3.0' in text
+    assert 'millesimed_outbox_depth{channel="folder"} 0.0' in text
+    broken.takes = 9
+    relay_once([store], [broken, folder], metrics)
+    assert broken.had == sorted(broken.had) and len(broken.had) == len(set(broken.had)) == 5
+
+
+def test_the_feed_has_the_most_important_first(store, alerts):
+    areas = [f["properties"]["area"] for f in feed(store)["features"]]
+    assert areas == sorted(areas, reverse=True)
