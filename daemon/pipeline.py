@@ -29,7 +29,7 @@ from schemas.alert import AlertKind
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
-from schemas.policy import MAX_EVENT_BYTES, SENSOR_POLICY
+from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY
 from updater import alerts, commit, planner, reads, topology
 from updater.alerts import Look
 from updater.errors import StoreError
@@ -157,7 +157,7 @@ class Pipeline:
         polygons = reads.as_of(
             store,
             valid_at=max(reference.acquired, reads.end_of(store.millesime)),
-            bounds=shapely.bounds(located.footprint).tolist(),
+            bounds=shapely.bounds(located.footprint.buffer(CONTEXT_M)).tolist(),
         )
         return judge(
             before=[image.path for image in located.references],

@@ -37,9 +37,13 @@ old map's: mostly right, wrong exactly where it matters."""
 BLOCK_M = 128.0
 """Side of a checkerboard square: most objects that change fit into one, so that the network that
 judges them never saw them."""
+ELSEWHERE = 2
+"""Fold of ground outside the scene: it teaches both networks and is judged by none."""
 SUSPECT = 0.3
 """Probability of the old cover on the new date below which a sample is taken out of the second
 round: its label is probably one of those no longer true."""
+RARE_SHARE = 0.2
+"""A half that holds less than this share of a cover's samples cannot teach it."""
 BLUR_PIXELS = (1, 5, 11)
 _EPS = 1e-4
 
@@ -118,7 +122,8 @@ def _blur(image: Tensor, size: int) -> Tensor:
 
 @dataclass(slots=True)
 class Samples:
-    """Training pixels: standardised features, class index, date (0 old, 1 new) and fold."""
+    """Training pixels: standardised features, class index, date (0 old, 1 new) and fold (the half
+    of the checkerboard, or ``ELSEWHERE``)."""
 
     features: Tensor
     target: Tensor
@@ -158,7 +163,7 @@ class CoverModel:
     def _train(self, half: int, *, samples: Samples, trusted: Tensor) -> None:
         """One round of a network on the trusted samples of the other half's ground."""
         network = self._networks[half]
-        rest = (samples.fold != half) & trusted
+        rest = ((samples.fold != half) | self._lacking(samples, half)) & trusted
         rows = torch.nonzero(rest if bool(rest.any()) else trusted).flatten()
         generator = torch.Generator().manual_seed(self._seed + 1 + half)
         weights = _balanced(samples.target[rows].cpu(), self.classes)
@@ -179,9 +184,20 @@ class CoverModel:
             optimiser.step()
             schedule.step()
 
+    def _lacking(self, samples: Samples, half: int) -> Tensor:
+        """Samples of the old date that teach a network covers it would hardly know otherwise.
+
+        A quarry often lies in one half only. The old map is right about the old image, so its own
+        ground may teach what a quarry looks like; what the new image shows there stays held out.
+        """
+        count = partial(torch.bincount, minlength=self.classes)
+        elsewhere = count(samples.target[samples.fold != half])
+        rare = elsewhere < RARE_SHARE * count(samples.target)
+        return rare[samples.target] & (samples.date == 0)
+
     def _temperature(self, samples: Samples) -> float:
         """Scale of the logits that makes held-out probabilities honest on the old date."""
-        old = samples.date == 0
+        old = (samples.date == 0) & (samples.fold != ELSEWHERE)
         with torch.no_grad():
             logits = self.logits(samples.features[old], samples.fold[old])
         target = samples.target[old]

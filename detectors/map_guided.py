@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from detectors.cover_model import (
     BLOCK_M,
+    ELSEWHERE,
     CoverModel,
     Features,
     Samples,
@@ -33,7 +34,7 @@ from detectors.cover_model import (
     working_step,
 )
 from detectors.errors import UnknownDetector
-from detectors.types import Progress, Scene, Tile, TileScores
+from detectors.types import Lesson, Progress, Scene, Tile, TileScores
 from schemas.nomenclature import CS_FROM_INDEX
 from schemas.policy import CHANGE_PRIOR, transition_plausibility
 
@@ -55,6 +56,11 @@ SHADOW_RATIO = 0.62
 """Luminance against the other date below which dark ground counts as newly shaded."""
 SHADOW_QUANTILE = 0.15
 """Darkest share of a date that shadow belongs to."""
+SHADOW_BLUR = 5
+"""Working pixels luminance is averaged over first, or noise would punch holes into a pond."""
+SHADOW_SLACK = 1.25
+"""Ground this much brighter still counts when the width of dark ground is measured: a pond at the
+limit must not fall into narrow patches."""
 SHADOW_WIDTH_M = 10.0
 """Widest cast shadow taken as one (an 8 m building under a 40° sun); wider dark ground is judged,
 or no pond would ever be found."""
@@ -108,9 +114,12 @@ class MapGuided:
         self._block = max(4, min(self._block, smallest // 4))
         tiles = list(scene.sample(size=TILE, count=SAMPLE_TILES, seed=seed))
         self._observe(scene, tiles)
-        raw = self._collect(tiles, seed)
+        around = list(scene.lessons(size=TILE, count=SAMPLE_TILES, seed=seed))
+        raw = self._collect(tiles, around, seed)
         counts = torch.bincount(raw.target, minlength=16).float()
-        self._classes = torch.nonzero(counts >= MIN_CLASS_SHARE * counts.sum()).flatten()
+        self._classes = torch.nonzero(
+            (counts > 0) & (counts >= MIN_CLASS_SHARE * counts.sum())
+        ).flatten()
         if len(self._classes) < 2:
             log.warning("map_has_one_cover", advice="nothing can be compared; no change is flagged")
             self._model = None
@@ -148,32 +157,22 @@ class MapGuided:
             if date == 1:
                 self._dark = float(torch.quantile(pixels.mean(dim=0), SHADOW_QUANTILE))
 
-    def _collect(self, tiles: list[Tile], seed: int) -> Samples:
-        """Training pixels of both dates; ``target`` still holds raster values."""
-        each = max(200, SAMPLES // len(tiles))
+    def _collect(self, tiles: list[Tile], around: list[Lesson], seed: int) -> Samples:
+        """Training pixels of both dates, and of the old date around; ``target`` still holds
+        raster values."""
         generator = torch.Generator().manual_seed(seed)
         parts: list[Samples] = []
         for tile in tiles:
             labels, usable, fold = self._ground(tile)
-            inner = usable & _away_from_edges(labels, self._border(tile))
-            rows = torch.nonzero((inner & (labels > 0)).flatten()).flatten()
-            if not len(rows):
-                continue
-            order = torch.randperm(len(rows), generator=generator)[:each].to(rows.device)
-            rows = rows[order]
+            rows = self._drawn(labels, usable, SAMPLES // len(tiles), generator)
             for date, image in enumerate((tile.before, tile.after)):
-                raw = self._features[date].raw(image).flatten(1)[:, rows].T
-                parts.append(
-                    Samples(
-                        self._features[date].standard(raw),
-                        labels.flatten()[rows].long(),
-                        torch.full_like(rows, date),
-                        fold.flatten()[rows],
-                    )
-                )
-        if not parts:
-            zero = torch.zeros(0, dtype=torch.long)
-            return Samples(torch.zeros(0, 1), zero, zero, zero)
+                parts.append(self._samples(image, date, labels, fold, rows))
+        for lesson in around:
+            labels, usable = self._shrunk(lesson.labels, lesson.valid)
+            rows = self._drawn(labels, usable, SAMPLES // len(around), generator)
+            parts.append(
+                self._samples(lesson.before, 0, labels, torch.full_like(labels, ELSEWHERE), rows)
+            )
         return Samples(
             torch.cat([p.features for p in parts]),
             torch.cat([p.target for p in parts]),
@@ -181,22 +180,33 @@ class MapGuided:
             torch.cat([p.fold for p in parts]),
         )
 
-    def _border(self, tile: Tile) -> int:
-        return max(1, round(BORDER_M / self._metres))
+    def _drawn(
+        self, labels: Tensor, usable: Tensor, most: int, generator: torch.Generator
+    ) -> Tensor:
+        """Indices of at most ``most`` mapped pixels away from the map's lines."""
+        border = max(1, round(BORDER_M / self._metres))
+        inner = usable & _away_from_edges(labels, border) & (labels > 0)
+        rows = torch.nonzero(inner.flatten()).flatten()
+        order = torch.randperm(len(rows), generator=generator)[: max(200, most)]
+        return rows[order.to(rows.device)]
+
+    def _samples(
+        self, image: Tensor, date: int, labels: Tensor, fold: Tensor, rows: Tensor
+    ) -> Samples:
+        raw = self._features[date].raw(image).flatten(1)[:, rows].T
+        return Samples(
+            self._features[date].standard(raw),
+            labels.flatten()[rows].long(),
+            torch.full_like(rows, date),
+            fold.flatten()[rows].long(),
+        )
 
     def _ground(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Labels, usable pixels and checkerboard half on the working grid."""
         if tile.labels is None:
             raise UnknownDetector("map-guided needs the previous map of every tile.")
-        labels = tile.labels[self._step // 2 :: self._step, self._step // 2 :: self._step]
-        rows, cols = (-(-n // self._step) for n in tile.labels.shape)
-        labels = F.pad(
-            labels[None, None].float(),
-            (0, cols - labels.shape[1], 0, rows - labels.shape[0]),
-            mode="replicate",
-        )[0, 0].to(torch.uint8)
-        valid = F.interpolate(tile.valid[None, None].float(), (rows, cols), mode="area")[0, 0]
-        usable = (valid > 0.99) & ~self._shaded(tile, (rows, cols))
+        labels, usable = self._shrunk(tile.labels, tile.valid)
+        rows, cols = labels.shape
         fold = fold_of(
             rows,
             cols,
@@ -205,18 +215,33 @@ class MapGuided:
             block=self._block,
             device=labels.device,
         )
-        return labels, usable, fold
+        return labels, usable & ~self._shaded(tile, (rows, cols)), fold
+
+    def _shrunk(self, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and validity of pixels on the working grid."""
+        rows, cols = (-(-n // self._step) for n in labels.shape)
+        small = labels[self._step // 2 :: self._step, self._step // 2 :: self._step]
+        small = F.pad(
+            small[None, None].float(),
+            (0, cols - small.shape[1], 0, rows - small.shape[0]),
+            mode="replicate",
+        )[0, 0].to(torch.uint8)
+        seen = F.interpolate(valid[None, None].float(), (rows, cols), mode="area")[0, 0]
+        return small, seen > 0.99
 
     def _shaded(self, tile: Tile, size: tuple[int, int]) -> Tensor:
         """Ground newly in shadow: dark now, and darker than before. (Ground that was in shadow
         before fails the agreement with the map where it matters.)"""
         old, new = (
-            F.interpolate(i.mean(dim=0)[None, None], size, mode="area")[0, 0]
+            _averaged(F.interpolate(i.mean(dim=0)[None, None], size, mode="area"), SHADOW_BLUR)[
+                0, 0
+            ]
             for i in (tile.before, tile.after)
         )
         now = (new < self._dark) & (new < SHADOW_RATIO * old)
+        nearly = (new < SHADOW_SLACK * self._dark) & (new < SHADOW_SLACK * SHADOW_RATIO * old)
         radius = max(1, round(SHADOW_WIDTH_M / 2 / self._metres))
-        return _narrow(now, radius)
+        return now & _narrow(nearly, radius)
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
         """Judge each tile on the working grid and bring the scores back to pixels."""
@@ -262,10 +287,13 @@ def _smoothed(p: Tensor, side: int) -> Tensor:
     """Geometric mean over a square window, renormalised: one outlier cannot carry a place."""
     if side <= 1:
         return p
+    return torch.softmax(_averaged(p.clamp(min=_TINY).log()[None], side)[0], dim=0)
+
+
+def _averaged(image: Tensor, side: int) -> Tensor:
+    """Mean over a square window of ``(tile, channel, row, col)``; edges repeat."""
     pad = side // 2
-    logs = p.clamp(min=_TINY).log()[None]
-    mean = F.avg_pool2d(F.pad(logs, (pad, pad, pad, pad), mode="replicate"), side, stride=1)
-    return torch.softmax(mean[0], dim=0)
+    return F.avg_pool2d(F.pad(image, (pad, pad, pad, pad), mode="replicate"), side, stride=1)
 
 
 def _prior_odds(classes: Tensor) -> Tensor:

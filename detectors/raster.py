@@ -234,7 +234,7 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
             left, bottom, right, top = rasterio.warp.transform_bounds(
                 other.crs, base.crs, left, bottom, right, top
             )
-    extents = [_pixel_extent(base, path) for path in before]
+    extents = [pixel_extent(base, path) for path in before]
     frame = (
         min(e[0] for e in extents),
         min(e[1] for e in extents),
@@ -251,7 +251,8 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
     return Grid(base.crs, transform, (stop_row - row, stop_col - col), base.block)
 
 
-def _pixel_extent(base: Grid, path: Path) -> tuple[int, int, int, int]:
+def pixel_extent(base: Grid, path: Path) -> tuple[int, int, int, int]:
+    """First row and column, and one past the last ones, that a file covers on a grid's pixels."""
     with open_dataset(path) as dataset:
         bounds = dataset.bounds
         if dataset.crs.to_string() != base.crs:

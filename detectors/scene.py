@@ -20,10 +20,12 @@ import torch
 from detectors import masks, radiometry, registration
 from detectors.errors import NothingValid
 from detectors.raster import DEFAULT_BLOCK, Raster, common_grid
+from detectors.surroundings import Surroundings
 from detectors.types import (
     BoolArray,
     FloatArray,
     Grid,
+    Lesson,
     MapRasteriser,
     Progress,
     Tile,
@@ -77,6 +79,7 @@ class PairScene:
     _after: Scratch
     _valid: Scratch
     _labels: MapRasteriser | None
+    _around: Surroundings | None
 
     def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
         """Every tile, row by row; ``window`` of each includes its margin."""
@@ -91,6 +94,11 @@ class PairScene:
             chosen = [chosen[i] for i in sorted(order)]
         for window in chosen:
             yield self.tile(window)
+
+    def lessons(self, *, size: int, count: int, seed: int) -> Iterator[Lesson]:
+        """At most ``count`` tiles of the old image and map around the scene."""
+        if self._around is not None:
+            yield from self._around.lessons(size=size, count=count, seed=seed)
 
     def tile(self, window: Window) -> Tile:
         """One co-registered, matched tile."""
@@ -170,6 +178,9 @@ def open_scene(
             _after=new,
             _valid=valid,
             _labels=labels(grid) if labels else None,
+            _around=Surroundings(before, grid, bands=bands, labels=labels, device=place)
+            if labels
+            else None,
         )
         scene.hidden, scene.hidden_step = _hide(scene)
         scene.match = _match(scene)

@@ -111,6 +111,18 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """Old image and old map of ground the scene does not hold: what covers look like nearby.
+
+    ``before``: float32 ``(band, row, col)``; ``valid``: bool and ``labels``: uint8, ``(row, col)``.
+    """
+
+    before: torch.Tensor
+    valid: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class TileScores:
     """What a detector says of one tile, each ``(row, col)``.
 
@@ -139,6 +151,10 @@ class Scene(Protocol):
 
     def sample(self, *, size: int, count: int, seed: int) -> Iterator[Tile]:
         """At most ``count`` tiles spread over the scene, the same ones for the same seed."""
+        ...
+
+    def lessons(self, *, size: int, count: int, seed: int) -> Iterator[Lesson]:
+        """At most ``count`` tiles of the old image around the scene, none without a map."""
         ...
 
 

@@ -145,6 +145,9 @@ MAX_EVENT_BYTES: Final[int] = 1_000_000
 MAX_BANDS: Final[int] = 32
 """More bands than any sensor here delivers."""
 
+CONTEXT_M: Final = 1000.0
+"""Ground around an acquisition whose old image and map teach covers the acquisition itself may
+lack (a quarry, a pond): a kilometre is the same soils, roofs and crops."""
 CAMPAIGN_DAYS: Final[int] = 30
 """Images of one ground taken within this many days belong to one campaign: neither is the other's
 reference, and the order they arrive in does not matter. A département is flown in weeks; the

@@ -29,6 +29,8 @@ Float = npt.NDArray[np.float32]
 GSD_M = 0.5
 _MOST = 4096
 """Parcels that properties are drawn for; a landscape has some six hundred."""
+CLOUD_SHADOW_M = (120.0, -90.0)
+"""Where the cloud's shadow falls: east and (southwards positive) north of the cloud."""
 OVERLAP_M = 32.0
 """Ground two neighbouring acquisitions share."""
 
@@ -88,7 +90,7 @@ def render_before(landscape: Landscape, gsd: float = GSD_M) -> npt.NDArray[np.ui
 def render_after(landscape: Landscape, gsd: float = GSD_M) -> npt.NDArray[np.uint8]:
     """The new image, uint8 ``(3, row, col)``, with its season, shift and cloud."""
     image = _render(landscape.after, landscape, AFTER, gsd)
-    return _clouded(image, np.random.default_rng([landscape.seed, 71]), gsd)
+    return _clouded(image, landscape, np.random.default_rng([landscape.seed, 71]), gsd)
 
 
 def _render(
@@ -331,21 +333,38 @@ def _exposed(image: Float, date: Date, rng: np.random.Generator) -> npt.NDArray[
 
 
 def _clouded(
-    image: npt.NDArray[np.uint8], rng: np.random.Generator, gsd: float
+    image: npt.NDArray[np.uint8], landscape: Landscape, rng: np.random.Generator, gsd: float
 ) -> npt.NDArray[np.uint8]:
-    """One fair-weather cloud, soft at its edge, and its shadow to the north-east."""
+    """One fair-weather cloud, soft at its edge, and its shadow to the north-east. It stands where
+    it hides no change: what no pixel shows cannot be asked of a detector."""
     rows, cols = image.shape[1:]
     y, x = np.mgrid[0:rows, 0:cols].astype(np.float32) * gsd
-    cy, cx = rng.uniform(0.15, 0.85, 2) * (rows * gsd, cols * gsd)
+    cy, cx = _clear_of_changes(landscape, rng.uniform(0.15, 0.85, (60, 2)) * (rows, cols) * gsd)
     ripple = 6 * _noise(rng, (rows, cols), 40)
     veils = []
-    for dx, dy in ((0.0, 0.0), (120.0, -90.0)):
+    for dx, dy in ((0.0, 0.0), CLOUD_SHADOW_M):
         distance = np.hypot(x - cx - dx, (y - cy - dy) * 1.2) + ripple
         veils.append(1 / (1 + np.exp((distance - 34) / 5)))
     seen = image.astype(np.float32) * (1 - 0.5 * veils[1])[None]
     white = np.array([243, 245, 249], np.float32)[:, None, None] + 2 * ripple[None] / 6
     seen = seen * (1 - 0.97 * veils[0])[None] + white * (0.97 * veils[0])[None]
     return np.asarray(np.clip(np.rint(seen), 0, 255), np.uint8)
+
+
+def _clear_of_changes(
+    landscape: Landscape, places: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The place ``(y, x)``, metres from the north-west corner, farthest from every change."""
+    west, _, _, north = landscape.bounds
+    changed = shapely.union_all(list(landscape.changes.geometry))
+
+    def room(place: npt.NDArray[np.float64]) -> float:
+        y, x = place
+        cloud = Point(west + x, north - y)
+        shadow = Point(west + x + CLOUD_SHADOW_M[0], north - y - CLOUD_SHADOW_M[1])
+        return min(float(changed.distance(cloud)), float(changed.distance(shadow)))
+
+    return max(places, key=room)
 
 
 def write_geotiff(
