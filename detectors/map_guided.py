@@ -43,6 +43,8 @@ log = structlog.get_logger()
 SAMPLES = 40_000
 """Training pixels per date."""
 SAMPLE_TILES = 36
+LESSON_TILES = 16
+"""Tiles of the old image around the scene: enough to meet every cover of a square kilometre."""
 TILE = 512
 BORDER_M = 1.5
 """Ground along map edges that teaches nothing: outlines and images lie a pixel or two apart."""
@@ -114,7 +116,7 @@ class MapGuided:
         self._block = max(4, min(self._block, smallest // 4))
         tiles = list(scene.sample(size=TILE, count=SAMPLE_TILES, seed=seed))
         self._observe(scene, tiles)
-        around = list(scene.lessons(size=TILE, count=SAMPLE_TILES, seed=seed))
+        around = list(scene.lessons(size=TILE, count=LESSON_TILES, seed=seed))
         raw = self._collect(tiles, around, seed)
         counts = torch.bincount(raw.target, minlength=16).float()
         self._classes = torch.nonzero(

@@ -49,3 +49,11 @@ def test_cleaning_closes_a_sliver_of_a_grid_step():
     mended = topology.cleaned(torn)
     assert mended is not None and topology.is_valid_coverage(mended)
     assert shapely.union_all(mended).area == pytest.approx(120 * 120, abs=0.01)
+
+
+def test_an_outline_that_crosses_itself_is_cut_all_the_same():
+    bowtie = Polygon([(2, 2), (8, 8), (8, 2), (2, 8)])
+    square = box(0, 0, 10, 10)
+    assert topology.difference(square, bowtie).area == pytest.approx(100 - 18, abs=0.01)
+    assert topology.intersection(square, bowtie).area == pytest.approx(18, abs=0.01)
+    assert topology.union([square, bowtie]).area == pytest.approx(100)

@@ -28,17 +28,23 @@ MOVED_M2 = 1e-4
 
 def intersection(a: BaseGeometry, b: BaseGeometry) -> BaseGeometry:
     """Common ground of two geometries, on the grid."""
-    return areal(shapely.intersection(a, b, grid_size=COORDINATE_GRID_M))
+    return areal(shapely.intersection(_valid(a), _valid(b), grid_size=COORDINATE_GRID_M))
 
 
 def difference(a: BaseGeometry, b: BaseGeometry) -> BaseGeometry:
     """Ground of ``a`` without ``b``, on the grid."""
-    return areal(shapely.difference(a, b, grid_size=COORDINATE_GRID_M))
+    return areal(shapely.difference(_valid(a), _valid(b), grid_size=COORDINATE_GRID_M))
 
 
 def union(geometries: Sequence[BaseGeometry]) -> BaseGeometry:
     """All the ground together, on the grid."""
-    return shapely.union_all(np.asarray(geometries, dtype=object), grid_size=COORDINATE_GRID_M)
+    whole = np.asarray([_valid(g) for g in geometries], dtype=object)
+    return shapely.union_all(whole, grid_size=COORDINATE_GRID_M)
+
+
+def _valid(geometry: BaseGeometry) -> BaseGeometry:
+    """A geometry an overlay on the grid can take: a mitred buffer may cross itself."""
+    return geometry if shapely.is_valid(geometry) else areal(shapely.make_valid(geometry))
 
 
 def areal(geometry: BaseGeometry) -> BaseGeometry:
