@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from daemon.options import Config, Device, Json
+from daemon.options import Config, Device, Json, Weights
 from daemon.output import bar, emit, show, show_figures
 from schemas.errors import UsageError
 
@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(detect)
     app.command()(evaluate)
+    app.command()(train)
 
 
 def demo(
@@ -106,6 +107,7 @@ def detect(
     out: Annotated[Path, typer.Option(help="Folder for change.tif and regions.gpkg.")],
     detector: Annotated[str | None, typer.Option(help="Detector; else chosen by --map.")] = None,
     map_: Annotated[Path | None, typer.Option("--map", help="Previous map (vector).")] = None,
+    weights: Weights = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
@@ -122,6 +124,7 @@ def detect(
             out=out,
             detector=detector,
             map_path=map_,
+            weights=weights,
             device=device,
             progress=progress,
         )
@@ -133,23 +136,90 @@ def detect(
 
 def evaluate(
     pairs_dir: Annotated[Path, typer.Argument(help="Folder of pairs with truth.")],
-    detector: Annotated[str | None, typer.Option(help="Detector; else chosen per pair.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Detector, `all` for a comparison; else chosen per pair.")
+    ] = None,
+    weights: Weights = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report and its plots.")] = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """Score a detector on pairs whose change is known.
+    """Score a detector on pairs whose change is known; with --out, a report of all that ran.
 
-    Example: millesimed evaluate pairs --detector irmad --json
+    Example: millesimed evaluate pairs --detector all --out report
     """
     from detectors.engine import choose_device
     from detectors.evaluate import evaluate as score
+    from detectors.registry import DETECTORS
+    from detectors.report import write_report
 
+    names: list[str | None] = list(DETECTORS) if detector == "all" else [detector]
+    reports = []
     with bar("evaluate:") as progress:
-        report = score(
-            pairs_dir, detector=detector, device=choose_device(device), progress=progress
+        for name in names:
+            own = weights if name == "siamese" else None
+            reports.append(
+                score(
+                    pairs_dir,
+                    detector=name,
+                    weights=own if detector == "all" else weights,
+                    device=choose_device(device),
+                    progress=progress,
+                )
+            )
+    if out is not None:
+        write_report(reports, out)
+    if json_:
+        emit(reports[0] if len(reports) == 1 else {"reports": reports})
+        return
+    for report in reports:
+        show(f"Pairs ({report['detector']})", report["per_pair"])
+        plain = {k: v for k, v in report.items() if not isinstance(v, list | dict)}
+        show_figures(f"Evaluation ({report['detector']})", plain)
+
+
+def train(  # noqa: PLR0913, PLR0917 - each argument is a flag
+    out: Annotated[Path, typer.Option(help="Folder for weights, card and the run's state.")],
+    db: Annotated[
+        Path | None, typer.Option("--db", help="Store whose map and reference images teach.")
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Made-up pairs teach instead of a store.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights to start from; else the package's own.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Batches in an epoch.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs in a batch.")] = 6,
+    size: Annotated[int, typer.Option(min=64, help="Side of a training pair, pixels.")] = 256,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw examples.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Train the siamese detector on a store's millésime, or on made-up pairs.
+
+    Example: millesimed train --db D032.duckdb --out weights --epochs 10
+    """
+    from daemon.train import run_training
+    from detectors.training import Plan
+
+    if synthetic == (db is not None):
+        raise UsageError("Say what teaches: --db FILE or --synthetic, one of them.")
+    plan = Plan(epochs=epochs, steps=steps, batch=batch, size=size, seed=seed, workers=workers)
+    with bar("train:") as progress:
+        figures = run_training(
+            db=db,
+            out=out,
+            plan=plan,
+            resume=resume,
+            start_from=start_from,
+            device=device,
+            progress=progress,
         )
     if json_:
-        emit(report)
-        return
-    show("Pairs", report["per_pair"])
-    show_figures("Evaluation", {k: v for k, v in report.items() if k != "per_pair"})
+        emit(figures)
+    else:
+        show_figures("Training", figures)

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
     http: HttpSettings = Field(default_factory=HttpSettings)
     detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
+    weights: Path | None = Field(
+        default=None, description="Weight file of the siamese detector; none takes the package's."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where torch runs.")
     seed: int = Field(default=0, ge=0, description="Seed of everything that samples.")
     tile_size: int = Field(default=512, ge=64, le=8192, description="Tile side, pixels.")
@@ -127,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
     folder = path.parent
     if isinstance(values.get("db"), str):
         values["db"] = [values["db"]]
-    for key in ("inbox", "outbox"):
+    for key in ("inbox", "outbox", "weights"):
         if key in values:
             values[key] = folder / str(values[key])
     if isinstance(values.get("db"), list):

@@ -8,8 +8,8 @@ from typing import Any
 from daemon.labels import MapLabels
 from detectors.engine import choose_device, detect_scene
 from detectors.registry import default_detector, make_detector
-from detectors.scene import open_scene
-from detectors.types import Grid, MapRasteriser, Progress
+from detectors.scene import PairScene, open_scene
+from detectors.types import Detector, Grid, MapRasteriser, Progress
 from detectors.vectorise import regions, write_regions
 from updater.importer import prepare
 
@@ -22,6 +22,7 @@ def detect_pair(
     detector: str | None,
     map_path: Path | None,
     device: str,
+    weights: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write ``change.tif`` and ``regions.gpkg``; gives the command's figures.
@@ -30,7 +31,6 @@ def detect_pair(
         DetectionError: whatever is wrong with the images.
         ImportFailed: the map cannot be read.
     """
-    name = detector or default_detector(has_map=map_path is not None)
     found_map = prepare(map_path, millesime=2000) if map_path is not None else None
 
     def labels(grid: Grid) -> MapRasteriser:
@@ -47,13 +47,13 @@ def detect_pair(
             device=place,
             progress=progress,
         ) as scene,
-        detect_scene(scene, make_detector(name), progress=progress) as found,
+        detect_scene(scene, _detector(scene, detector, weights), progress=progress) as found,
     ):
         found.write(out / "change.tif")
         areas = regions(found)
         write_regions(areas, out / "regions.gpkg", crs=scene.grid.crs)
         return {
-            "detector": name,
+            "detector": found.detector,
             "regions": len(areas),
             "changed_fraction": found.changed_fraction,
             "seconds": found.seconds,
@@ -62,3 +62,9 @@ def detect_pair(
             "shift": list(scene.field.offset),
             "registration_residual": scene.field.residual,
         }
+
+
+def _detector(scene: PairScene, name: str | None, weights: Path | None) -> Detector:
+    gsd = scene.grid.gsd if scene.grid.crs else None
+    chosen = name or default_detector(has_map=scene.has_map, gsd=gsd, bands=scene.bands)
+    return make_detector(chosen, weights=weights)

@@ -13,6 +13,9 @@ from schemas.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Db = Annotated[Path | None, typer.Option("--db", help="Store; else the configured one.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Configuration file (TOML).")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Weight file of siamese; else the package's.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 

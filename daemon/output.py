@@ -62,8 +62,11 @@ def bar(title: str) -> Iterator[Tick]:
         tasks: dict[str, TaskID] = {}
 
         def tick(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(f"{title} {stage}", total=total)
-            progress.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(" · ")[0]  # figures may follow: "train · loss 0.31 · F1 0.8"
+            if name not in tasks:
+                tasks[name] = progress.add_task("", total=total)
+            progress.update(
+                tasks[name], description=f"{title} {stage}", completed=done, total=total
+            )
 
         yield tick

@@ -78,7 +78,7 @@ class Service:
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, self.stop)
+                    stack.callback(signal.signal, number, signal.signal(number, self.stop))
             stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
             channels = self.channels()
             for channel in channels:

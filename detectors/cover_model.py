@@ -205,6 +205,15 @@ class CoverModel:
         losses = [float(F.cross_entropy(logits / t, target)) for t in grid]
         return float(grid[losses.index(min(losses))])
 
+    def skill(self, samples: Samples, cover: int) -> float:
+        """F1 of one cover on held-out ground of the old date: how far this model can be trusted
+        with it."""
+        old = (samples.date == 0) & (samples.fold != ELSEWHERE)
+        said = self.posterior(samples.features[old], samples.fold[old]).argmax(dim=1) == cover
+        true = samples.target[old] == cover
+        both = float((said & true).sum())
+        return 2 * both / max(1.0, float(said.sum() + true.sum()))
+
     def logits(self, features: Tensor, fold: Tensor) -> Tensor:
         """Held-out logits ``(pixel, class)``: each pixel by the network that never saw its
         ground."""

@@ -1,14 +1,16 @@
 """The tile engine: a scene through a detector into a probability raster, in bounded memory.
 
 Tiles overlap by the detector's margin and are blended with a cosine ramp, so that no seam shows
-where two of them meet. The result is written window by window.
+where two of them meet. Memory holds a row of tiles; finished rows are bytes in a scratch.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,19 +19,30 @@ from time import perf_counter
 import numpy as np
 import rasterio
 import torch
+from rasterio.features import sieve
 
 from detectors.raster import DEFAULT_BLOCK
-from detectors.scene import PairScene, Scratch, windows
+from detectors.scene import PairScene, in_order, windows
+from detectors.scratch import Scratch
 from detectors.types import (
     CHANGED,
     ByteArray,
     Detector,
     FloatArray,
+    Grid,
     Progress,
     Tile,
     TileScores,
     Window,
 )
+from schemas.policy import SMALLEST_OBJECT_M2
+
+LAYERS = 4
+"""Bytes kept per pixel: probability, magnitude, cover before, cover after."""
+STRIP_PIXELS = 8_000_000
+"""Pixels looked at in one go while specks are taken out."""
+AHEAD = 2
+"""Batches prepared ahead of the detector."""
 
 
 @dataclass(slots=True)
@@ -49,7 +62,7 @@ class Detection:
 
     def read(self, window: Window) -> ByteArray:
         """``(4, row, col)``: probability, magnitude, from-class, to-class."""
-        return self._layers.read(window).astype(np.uint8)
+        return np.asarray(self._layers.read(window), np.uint8)
 
     @property
     def megapixels_per_second(self) -> float:
@@ -90,27 +103,35 @@ def detect_scene(
     batch: int = 4,
     progress: Progress | None = None,
 ) -> Iterator[Detection]:
-    """Run a detector over a scene; the result lives as long as the context."""
+    """Run a detector over a scene; the result lives as long as the context.
+
+    Tiles are prepared by a thread of their own while the detector judges the batch before.
+    """
     started = perf_counter()
     torch.manual_seed(seed)
     detector.fit(scene, seed=seed, progress=progress)
-    with tempfile.TemporaryDirectory(prefix="millesimed-") as folder:
-        blend = _Blend(scene, Path(folder))
-        total = sum(1 for _ in windows(scene.grid, tile_size))
-        tiles = scene.tiles(size=tile_size, margin=detector.margin)
+    with (
+        tempfile.TemporaryDirectory(prefix="millesimed-") as folder,
+        closing(Scratch(LAYERS, scene.grid.shape, np.uint8, Path(folder))) as layers,
+    ):
+        blend = _Blend(scene.grid, layers, margin=detector.margin)
+        places = list(scene.tile_windows(size=tile_size, margin=detector.margin))
         done = 0
-        while group := list(islice(tiles, batch)):
-            for tile, scores in zip(group, detector.detect(group), strict=True):
-                blend.add(tile, scores, margin=detector.margin)
-            done += len(group)
-            if progress is not None:
-                progress("detect", done, total)
-        layers, changed = blend.finish()
+        with ThreadPoolExecutor(1, thread_name_prefix="tiles") as pool:
+            tiles = in_order(pool, scene.tile, places, ahead=AHEAD * batch)
+            while group := list(islice(tiles, batch)):
+                for tile, scores in zip(group, detector.detect(group), strict=True):
+                    blend.add(tile, scores)
+                done += len(group)
+                if progress is not None:
+                    progress("detect", done, len(places))
+        blend.finish()
+        changed = sieved(layers, scene.grid)
         rows, cols = scene.grid.shape
         yield Detection(
             scene=scene,
             detector=f"{detector.name}/{detector.version}",
-            changed_fraction=changed,
+            changed_fraction=changed / max(1, rows * cols),
             seconds=perf_counter() - started,
             megapixels=rows * cols / 1e6,
             _layers=layers,
@@ -118,44 +139,104 @@ def detect_scene(
 
 
 class _Blend:
-    """Weighted sums of overlapping tiles; classes follow the tile that weighs most."""
+    """Weighted sums of overlapping tiles; classes follow the tile that weighs most.
 
-    def __init__(self, scene: PairScene, folder: Path) -> None:
-        self._scene = scene
-        shape = scene.grid.shape
-        self._sums = Scratch(3, shape, np.dtype(np.float32), folder)
-        self._layers = Scratch(4, shape, np.dtype(np.uint8), folder)
-        self._best = Scratch(1, shape, np.dtype(np.float32), folder)
+    Tiles come row by row. Only the rows that a later tile may still touch are held; those above
+    are turned into bytes and put aside.
+    """
 
-    def add(self, tile: Tile, scores: TileScores, *, margin: int) -> None:
+    def __init__(self, grid: Grid, layers: Scratch, *, margin: int) -> None:
+        self._grid = grid
+        self._layers = layers
+        self._margin = margin
+        self._top = 0
+        self._held = 0
+        self._sums = np.zeros((3, 0, grid.shape[1]), np.float32)
+        self._best = np.zeros((0, grid.shape[1]), np.float32)
+        self._classes = np.zeros((2, 0, grid.shape[1]), np.uint8)
+
+    def add(self, tile: Tile, scores: TileScores) -> None:
+        """Take in one tile; its first row is never above an earlier tile's."""
         window = tile.window
-        weight = ramp(window.height, window.width, margin)
+        self._advance(window.row, window.stop_row)
+        weight = ramp(window, self._grid.shape, self._margin)
         valid = tile.valid.cpu().numpy()
         p = np.clip(scores.probability.float().cpu().numpy(), 0, 1) * valid
         m = np.clip(scores.magnitude.float().cpu().numpy(), 0, 1) * valid
-        sums = self._sums.read(window)
-        self._sums.write(window, sums + np.stack([p * weight, m * weight, weight]))
-        best = self._best.read(window)
-        wins = weight > best[0]
-        layers = self._layers.read(window).astype(np.uint8)
-        for band, classes in ((2, scores.from_class), (3, scores.to_class)):
+        rows = slice(window.row - self._top, window.stop_row - self._top)
+        place = (rows, slice(window.col, window.stop_col))
+        for total, value in zip(self._sums, (p * weight, m * weight, weight), strict=True):
+            total[place] += value
+        wins = weight > self._best[place]
+        for held, classes in zip(self._classes, (scores.from_class, scores.to_class), strict=True):
             if classes is not None:
-                layers[band] = np.where(wins, classes.cpu().numpy(), layers[band])
-        self._layers.write(window, layers)
-        self._best.write(window, np.maximum(best, weight))
+                held[place] = np.where(wins, classes.cpu().numpy(), held[place])
+        np.maximum(self._best[place], weight, out=self._best[place])
 
-    def finish(self) -> tuple[Scratch, float]:
-        """Quantise to bytes; gives the layers and the share of pixels flagged."""
-        changed = total = 0
-        for window in windows(self._scene.grid, DEFAULT_BLOCK * 2):
-            sums = self._sums.read(window)
-            layers = self._layers.read(window).astype(np.uint8)
-            layers[0] = quantised(sums[0] / np.maximum(sums[2], 1e-9))
-            layers[1] = quantised(sums[1] / np.maximum(sums[2], 1e-9))
-            self._layers.write(window, layers)
-            changed += int((layers[0] >= CHANGED).sum())
-            total += layers[0].size
-        return self._layers, changed / max(1, total)
+    def _advance(self, first: int, last: int) -> None:
+        """Put aside rows above ``first`` and make room down to ``last``."""
+        if first > self._top:
+            self._flush(first)
+        lacking = last - self._top - self._held
+        if lacking > 0:
+            room = ((0, 0), (0, lacking), (0, 0))
+            self._sums = np.pad(self._sums, room)
+            self._classes = np.pad(self._classes, room)
+            self._best = np.pad(self._best, room[1:])
+            self._held += lacking
+
+    def _flush(self, until: int) -> None:
+        count = min(until - self._top, self._held)
+        if count > 0:
+            sums = self._sums[:, :count]
+            weight = np.maximum(sums[2], 1e-9)
+            done = np.stack(
+                [
+                    quantised(sums[0] / weight),
+                    quantised(sums[1] / weight),
+                    *self._classes[:, :count],
+                ]
+            )
+            self._layers.write(Window(self._top, 0, count, self._grid.shape[1]), done)
+        self._sums = self._sums[:, count:].copy()
+        self._classes = self._classes[:, count:].copy()
+        self._best = self._best[count:].copy()
+        self._held -= count
+        self._top += count
+
+    def finish(self) -> None:
+        """Put aside what is left."""
+        self._flush(self._top + self._held)
+
+
+def sieved(layers: Scratch, grid: Grid) -> int:
+    """Take flagged specks below the smallest object of the map out (their probability falls just
+    below one half); gives how many pixels stay flagged.
+
+    Strips overlap by more than a speck is long, so that none is cut by a strip's edge.
+    """
+    metric = grid.crs is not None and grid.gsd > 0.01  # in degrees a pixel is no small thing
+    least = round(SMALLEST_OBJECT_M2 / grid.gsd**2) if metric else 0
+    reach = 2 * math.isqrt(max(least, 1)) + 1
+    rows = max(4 * reach, STRIP_PIXELS // grid.shape[1])
+    total = 0
+    pending: tuple[Window, ByteArray] | None = None
+    for row in range(0, grid.shape[0], rows):
+        strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
+        outer = strip.grown(reach, shape=grid.shape)
+        found = np.asarray(layers.read(outer), np.uint8)
+        changed = found[0] >= CHANGED
+        if least > 1 and changed.any():
+            kept = sieve(changed.astype(np.uint8), least, connectivity=8) > 0
+            found[0][changed & ~kept] = CHANGED - 1
+        if pending is not None:  # written late: the next strip must read the raw rows above it
+            layers.write(*pending)
+        part = found[(slice(None), *strip.within(outer))]
+        total += int((part[0] >= CHANGED).sum())
+        pending = (strip, part)
+    if pending is not None:
+        layers.write(*pending)
+    return total
 
 
 def quantised(probability: FloatArray) -> ByteArray:
@@ -163,15 +244,20 @@ def quantised(probability: FloatArray) -> ByteArray:
     return np.asarray(np.floor(np.clip(probability, 0, 1) * 255 + 0.5 + 1e-6), np.uint8)
 
 
-def ramp(height: int, width: int, margin: int) -> FloatArray:
-    """Weights of a tile: one inside, falling as a cosine to nearly nothing at its edge."""
+def ramp(window: Window, shape: tuple[int, int], margin: int) -> FloatArray:
+    """Weights of a tile: one inside, falling as a cosine to nearly nothing at the edges that
+    another tile overlaps; an edge of the scene itself has no neighbour and keeps its weight."""
 
-    def side(length: int) -> FloatArray:
-        near = np.minimum(np.arange(length) + 0.5, np.arange(length)[::-1] + 0.5)
-        share = np.clip(near / max(1, 2 * margin), 0, 1) if margin else np.ones(length)
+    def side(first: int, stop: int, whole: int) -> FloatArray:
+        if not margin:
+            return np.ones(stop - first, np.float32)
+        place = np.arange(stop - first) + 0.5
+        near = np.minimum(place if first > 0 else np.inf, place[::-1] if stop < whole else np.inf)
+        share = np.clip(near / (2 * margin), 0, 1)
         return np.asarray(0.5 - 0.5 * np.cos(np.pi * share) + 1e-4, np.float32)
 
-    return np.outer(side(height), side(width)).astype(np.float32)
+    rows = side(window.row, window.stop_row, shape[0])
+    return np.outer(rows, side(window.col, window.stop_col, shape[1])).astype(np.float32)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -8,7 +8,7 @@ Figures are micro sums over all pairs, of the change class only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,17 @@ from detectors.engine import detect_scene
 from detectors.errors import DetectionError
 from detectors.registry import default_detector, make_detector
 from detectors.scene import open_scene
-from detectors.types import CHANGED, BoolArray, ByteArray, Grid, MapRasteriser, Progress, Window
+from detectors.types import (
+    CHANGED,
+    BoolArray,
+    ByteArray,
+    FloatArray,
+    Grid,
+    IntArray,
+    MapRasteriser,
+    Progress,
+    Window,
+)
 from schemas.nomenclature import CS_INDEX
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jp2", ".jpg")
@@ -35,6 +45,14 @@ OBJECT_IOU = 0.3
 around a house of 200 m² at 0.2 m still passes, a neighbour does not."""
 OBJECT_AREA_M2 = 50.0
 """Objects below it are left out of polygon figures: the smallest building the map takes."""
+RELIABILITY_BINS = 10
+BOOTSTRAP_DRAWS = 2_000
+SHADE_SHARE = 0.55
+"""Ground this much darker on one date than on the other counts as shadow in the causes' table."""
+GREEN_EXCESS = 0.12
+"""Excess green against brightness from which ground counts as vegetation there."""
+GLARE_STEP = 45.0
+"""Change of brightness, of 255, that counts as a cause of its own there."""
 OTHER_COVER = "CS2.2.1"
 """Cover of everything that is no building in a buildings-only map."""
 
@@ -187,10 +205,14 @@ def evaluate(
     folder: Path,
     *,
     detector: str | None = None,
+    weights: Path | None = None,
     device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run a detector over every pair of a folder; figures as ``--json`` gives them.
+
+    A detector that needs a map is shown the pairs that have one; the others are counted as
+    ``skipped``.
 
     Raises:
         NoPairs: the folder holds none.
@@ -198,42 +220,156 @@ def evaluate(
     """
     if not folder.is_dir():
         raise NoPairs(f"There is no folder {folder}; check the path.")
-    total, rows, names = Tally(), [], set()
-    pixels = seconds = 0.0
     todo = list(pairs(folder))
     if not todo:
         raise NoPairs(f"{folder} holds no pair; each subfolder needs before.*, after.*, change.*.")
-    for done, pair in enumerate(todo, start=1):
-        chosen = detector or default_detector(has_map=pair.map_before is not None)
-        names.add(chosen)
-        with (
-            open_scene([pair.before], pair.after, labels=_labels(pair), device=device) as scene,
-            detect_scene(scene, make_detector(chosen)) as found,
-        ):
-            mask = found.read(scene.grid.window)[0] >= CHANGED
-            area = scene.grid.gsd**2 if scene.grid.crs else 1.0
-            tally = score(mask, pair, pixel_area=area)
-            pixels += found.megapixels
-            seconds += found.seconds
-        total.add(tally)
-        rows.append(
-            {
-                "pair": pair.name,
-                "detector": chosen,
-                "flagged": float(mask.mean()),
-                "changed": float(pair.truth.mean()),
-                **tally.figures(),
-            }
-        )
+    needs_map = detector is not None and make_detector(detector, weights=weights).needs_map
+    usable = [p for p in todo if p.map_before is not None or not needs_map]
+    if not usable:
+        raise NoPairs(f"{detector} needs a previous map and no pair of {folder} has one.")
+    judged = []
+    for done, pair in enumerate(usable, start=1):
+        judged.append(_judge(pair, detector, weights, device))
         if progress is not None:
-            progress("evaluate", done, len(todo))
-    report: dict[str, Any] = {
+            progress("evaluate", done, len(usable))
+    return report(judged, skipped=len(todo) - len(usable), detector=detector)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a detector made of one pair."""
+
+    name: str
+    detector: str
+    tally: Tally
+    flagged: float
+    changed: float
+    megapixels: float
+    seconds: float
+    reliability: IntArray
+    causes: dict[str, int]
+
+
+def _judge(
+    pair: Pair, detector: str | None, weights: Path | None, device: torch.device | None
+) -> Judged:
+    with open_scene([pair.before], pair.after, labels=_labels(pair), device=device) as scene:
+        gsd = scene.grid.gsd if scene.grid.crs else None
+        chosen = detector or default_detector(
+            has_map=pair.map_before is not None, gsd=gsd, bands=scene.bands
+        )
+        with detect_scene(scene, make_detector(chosen, weights=weights)) as found:
+            probability = found.read(scene.grid.window)[0]
+            mask = probability >= CHANGED
+            tile = scene.tile(scene.grid.window)
+            images = (tile.before.cpu().numpy(), tile.after.cpu().numpy())
+            return Judged(
+                name=pair.name,
+                detector=chosen,
+                tally=score(mask, pair, pixel_area=(gsd or 1.0) ** 2),
+                flagged=float(mask.mean()),
+                changed=float(pair.truth.mean()),
+                megapixels=found.megapixels,
+                seconds=found.seconds,
+                reliability=reliability(probability, pair.truth),
+                causes=causes(mask & ~pair.truth, *images, kept=pair.kept),
+            )
+
+
+def reliability(probability: ByteArray, truth: BoolArray) -> IntArray:
+    """Pixels and truly changed pixels by tenth of probability said, ``(2, RELIABILITY_BINS)``."""
+    bins = np.minimum(probability.astype(np.int64) * RELIABILITY_BINS // 256, RELIABILITY_BINS - 1)
+    said = np.bincount(bins.ravel(), minlength=RELIABILITY_BINS)
+    right = np.bincount(bins[truth], minlength=RELIABILITY_BINS)
+    return np.stack([said, right])
+
+
+def causes(
+    wrong: BoolArray, before: FloatArray, after: FloatArray, *, kept: BoolArray | None
+) -> dict[str, int]:
+    """Falsely flagged pixels by what the images show there; the first cause that fits counts.
+
+    Rules of thumb on colour, good enough to say where to look first: a building that stands on
+    both dates, ground newly dark (shadow), newly bright (bare ground, glare), vegetation that
+    came or went, other ground.
+    """
+    rest = wrong.copy()
+    counts: dict[str, int] = {}
+
+    def take(name: str, where: BoolArray) -> None:
+        hit = rest & where
+        counts[name] = int(hit.sum())
+        rest[hit] = False
+
+    light = [image.mean(axis=0) for image in (before, after)]
+    if kept is not None:
+        take("unchanged building", kept)
+    take("shadow", np.minimum(*light) < SHADE_SHARE * np.maximum(*light))
+    if before.shape[0] >= 3:
+        green = [2 * i[1] - i[0] - i[2] for i in (before, after)]
+        lively = [g > GREEN_EXCESS * np.maximum(v, 1) for g, v in zip(green, light, strict=True)]
+        take("vegetation", lively[0] != lively[1])
+    take("brightness", np.abs(light[1] - light[0]) > GLARE_STEP)
+    counts["other"] = int(rest.sum())
+    return counts
+
+
+def bootstrap(tallies: Sequence[Tally], *, seed: int = 0) -> dict[str, list[float]]:
+    """95 % intervals of F1 and IoU when pairs are drawn again with replacement."""
+    rng = np.random.default_rng(seed)
+    table = np.array([[t.tp, t.fp, t.fn] for t in tallies], np.float64)
+    draws = table[rng.integers(0, len(table), (BOOTSTRAP_DRAWS, len(table)))].sum(axis=1)
+    tp, fp, fn = draws.T
+    found = {
+        "f1": 2 * tp / np.maximum(2 * tp + fp + fn, 1),
+        "iou": tp / np.maximum(tp + fp + fn, 1),
+    }
+    return {
+        name: [float(v) for v in np.quantile(values, [0.025, 0.975])]
+        for name, values in found.items()
+    }
+
+
+def report(judged: Sequence[Judged], *, skipped: int, detector: str | None) -> dict[str, Any]:
+    """The figures of an evaluation, micro over its pairs."""
+    total = Tally()
+    for one in judged:
+        total.add(one.tally)
+    empty = [one.flagged for one in judged if one.changed == 0]
+    said, right = np.sum([one.reliability for one in judged], axis=0)
+    names = {one.detector for one in judged}
+    figures: dict[str, Any] = {
         "detector": detector or "+".join(sorted(names)),
-        "pairs": len(rows),
+        "pairs": len(judged),
+        "skipped": skipped,
         **total.figures(),
-        "per_pair": rows,
-        "megapixels_per_second": pixels / max(seconds, 1e-9),
+        "intervals": bootstrap([one.tally for one in judged]),
+        "flagged_where_nothing_changed": float(np.mean(empty)) if empty else None,
+        "calibration": [
+            {
+                "said": (i + 0.5) / RELIABILITY_BINS,
+                "pixels": int(said[i]),
+                "changed": float(right[i] / said[i]) if said[i] else None,
+            }
+            for i in range(RELIABILITY_BINS)
+        ],
+        "false_alarms": {
+            cause: sum(one.causes.get(cause, 0) for one in judged)
+            for cause in ("unchanged building", "shadow", "vegetation", "brightness", "other")
+        },
+        "per_pair": [
+            {
+                "pair": one.name,
+                "detector": one.detector,
+                "flagged": one.flagged,
+                "changed": one.changed,
+                **one.tally.figures(),
+            }
+            for one in judged
+        ],
+        "megapixels_per_second": sum(one.megapixels for one in judged)
+        / max(sum(one.seconds for one in judged), 1e-9),
     }
     if total.kept:
-        report["unchanged_flagged"] = _ratio(total.kept_flagged, total.kept)
-    return report
+        figures["unchanged_flagged"] = _ratio(total.kept_flagged, total.kept)
+    return figures

@@ -12,6 +12,11 @@ where "mapped" is the whole group of covers an image cannot be trusted to tell a
 of trees). Ground that looks ambiguous on both dates cancels out; ground where the old prediction
 denied the map is a candidate *correction*, not an evolution, and is left alone here. The
 probability is the posterior of L under a prior share of change.
+
+Where the pixel is fine enough the siamese network joins in for buildings. It never saw this place
+but knows what buildings look like; the map says which way a change can go (a building can appear
+only where none is mapped, and go only where one is). How much each of the two counts follows from
+how well the scene's own model tells buildings on held-out ground.
 """
 
 from __future__ import annotations
@@ -34,9 +39,10 @@ from detectors.cover_model import (
     working_step,
 )
 from detectors.errors import UnknownDetector
+from detectors.siamese import GSD_AS_IS_M, Siamese
 from detectors.types import Lesson, Progress, Scene, Tile, TileScores
-from schemas.nomenclature import CS_FROM_INDEX
-from schemas.policy import CHANGE_PRIOR, transition_plausibility
+from schemas.nomenclature import CS_FROM_INDEX, CS_INDEX
+from schemas.policy import BUILDING, CHANGE_PRIOR, transition_plausibility
 
 log = structlog.get_logger()
 
@@ -69,6 +75,11 @@ or no pond would ever be found."""
 GROWTH_PIXELS = 2
 """How far, in working pixels, an edge may be from ground that certainly changed: the posteriors are
 averaged over about three."""
+ENOUGH = 4_000
+"""Working pixels of buildings (some twenty houses) from which the scene's own model of them counts
+as much as its held-out skill says by half: two houses can be known by heart."""
+LOUDEST = 6.0
+"""Log odds one witness may bring at most: one in four hundred, what calibration can vouch for."""
 _TINY = 1e-4
 
 
@@ -82,6 +93,21 @@ class _Working:
     usable: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """On the working grid: probability and size of change, and the cover now (raster value)."""
+
+    probability: Tensor
+    magnitude: Tensor
+    cover: Tensor
+
+    @classmethod
+    def nothing(cls, labels: Tensor) -> _Verdict:
+        """No change anywhere."""
+        zero = torch.zeros(labels.shape, device=labels.device)
+        return cls(zero, zero, torch.zeros(labels.shape, dtype=torch.long, device=labels.device))
+
+
 class MapGuided:
     """The map-guided detector; needs a previous map, names covers before and after."""
 
@@ -92,6 +118,8 @@ class MapGuided:
 
     def __init__(self) -> None:
         self._model: CoverModel | None = None
+        self._buildings: Siamese | None = None
+        self._trust = 0.0
         self._features: list[Features] = []
         self._classes = torch.zeros(0, dtype=torch.long)
         self._step = 1
@@ -116,6 +144,9 @@ class MapGuided:
         self._block = max(4, min(self._block, smallest // 4))
         tiles = list(scene.sample(size=TILE, count=SAMPLE_TILES, seed=seed))
         self._observe(scene, tiles)
+        self._buildings, self._trust = _siamese_for(scene), 0.0
+        if self._buildings is not None:
+            self._buildings.fit(scene, seed=seed)
         around = list(scene.lessons(size=TILE, count=LESSON_TILES, seed=seed))
         raw = self._collect(tiles, around, seed)
         counts = torch.bincount(raw.target, minlength=16).float()
@@ -123,7 +154,12 @@ class MapGuided:
             (counts > 0) & (counts >= MIN_CLASS_SHARE * counts.sum())
         ).flatten()
         if len(self._classes) < 2:
-            log.warning("map_has_one_cover", advice="nothing can be compared; no change is flagged")
+            advice = (
+                "nothing can be compared; no change is flagged"
+                if self._buildings is None
+                else "only buildings can be told, by the siamese network"
+            )
+            log.warning("map_has_one_cover", advice=advice)
             self._model = None
             return
         index = torch.full((16,), -1, dtype=torch.long, device=scene.device)
@@ -137,6 +173,15 @@ class MapGuided:
             self._features[0].groups, len(self._classes), device=scene.device, seed=seed
         )
         self._model.fit(samples, progress=progress)
+        if self._house is not None:
+            houses = int(((samples.target == self._house) & (samples.date == 0)).sum())
+            self._trust = self._model.skill(samples, self._house) * houses / (houses + ENOUGH)
+
+    @property
+    def _house(self) -> int | None:
+        """Index of the building among the scene's covers, None where it was not learned."""
+        found = torch.nonzero(self._classes == CS_INDEX[BUILDING]).flatten()
+        return int(found[0]) if len(found) else None
 
     def _observe(self, scene: Scene, tiles: list[Tile]) -> None:
         """Ranges, feature statistics and darkness of each date."""
@@ -251,22 +296,53 @@ class MapGuided:
 
     def _judge(self, tile: Tile) -> TileScores:
         shape = tile.valid.shape
-        if self._model is None:
+        if tile.labels is None or (self._model is None and self._buildings is None):
             zero = torch.zeros(shape, device=tile.valid.device)
             byte = torch.zeros(shape, dtype=torch.uint8, device=tile.valid.device)
             return TileScores(zero, zero, byte, byte)
-        work = self._predict(tile, self._model)
-        probability, rival = _odds(work, self._prior)
-        magnitude = (work.new - work.old).abs().sum(dim=0) / 2
-        to_class = self._classes[rival.cpu()].to(torch.uint8).to(tile.valid.device)
-        both = torch.stack([probability, magnitude])[None]
+        verdict = self._verdict(tile)
+        both = torch.stack([verdict.probability, verdict.magnitude])[None]
         wide, size = F.interpolate(both, shape, mode="bilinear", align_corners=False)[0]
-        names = F.interpolate(to_class[None, None].float(), shape, mode="nearest")[0, 0]
-        labels = tile.labels if tile.labels is not None else torch.zeros_like(tile.valid)
-        return TileScores(wide, size, labels.to(torch.uint8), names.to(torch.uint8))
+        names = F.interpolate(verdict.cover[None, None].float(), shape, mode="nearest")[0, 0]
+        return TileScores(wide, size, tile.labels.to(torch.uint8), names.to(torch.uint8))
 
-    def _predict(self, tile: Tile, model: CoverModel) -> _Working:
+    def _verdict(self, tile: Tile) -> _Verdict:
+        """The scene's own model, with the siamese network for buildings where there is one."""
         labels, usable, fold = self._ground(tile)
+        if self._model is None:
+            own = _Verdict.nothing(labels)
+            evidence = torch.zeros_like(own.probability)
+        else:
+            work = self._predict(tile, self._model, (labels, usable, fold))
+            probability, rival, evidence = _odds(work, self._prior, self._house)
+            magnitude = (work.new - work.old).abs().sum(dim=0) / 2
+            own = _Verdict(probability, magnitude, self._classes.to(rival.device)[rival])
+        if self._buildings is None:
+            return own
+        change, before, after = (
+            F.interpolate(layer[None, None], labels.shape, mode="area")[0, 0]
+            for layer in self._buildings.logits(tile)
+        )
+        was, now = torch.sigmoid(before), torch.sigmoid(after)
+        mapped = labels == CS_INDEX[BUILDING]
+        possible = torch.where(mapped, was > now, now > was)
+        seen = torch.where(possible, change / self._buildings.temperature, -LOUDEST)
+        fused = (1 - self._trust) * seen + self._trust * evidence.clamp(-LOUDEST, LOUDEST)
+        same = (tile.before == tile.after).all()
+        built = torch.sigmoid(fused) * (usable & (labels > 0)) * ~same
+        other = own.probability * ((own.cover != CS_INDEX[BUILDING]) & ~mapped)
+        told = built >= other
+        becomes = torch.where(mapped, own.cover, torch.full_like(own.cover, CS_INDEX[BUILDING]))
+        return _Verdict(
+            torch.where(told, built, other),
+            torch.maximum(own.magnitude, (now - was).abs()),
+            torch.where(told, becomes, own.cover),
+        )
+
+    def _predict(
+        self, tile: Tile, model: CoverModel, ground: tuple[Tensor, Tensor, Tensor]
+    ) -> _Working:
+        labels, usable, fold = ground
         rows, cols = labels.shape
         posteriors = []
         for date, image in enumerate((tile.before, tile.after)):
@@ -279,6 +355,13 @@ class MapGuided:
         index[self._classes.cpu()] = torch.arange(len(self._classes))
         mapped = index.to(labels.device)[labels.long()]
         return _Working(old, new, mapped, usable & (mapped >= 0))
+
+
+def _siamese_for(scene: Scene) -> Siamese | None:
+    """The siamese network where the scene shows what it was trained for."""
+    low, high = GSD_AS_IS_M
+    fits = scene.grid.crs is not None and low <= scene.grid.gsd <= high and scene.bands >= 3
+    return Siamese() if fits else None
 
 
 def _pairs(images: list[Tensor], tiles: list[Tile]) -> Iterable[tuple[Tensor, Tile]]:
@@ -306,8 +389,9 @@ def _prior_odds(classes: Tensor) -> Tensor:
     return (odds * CHANGE_PRIOR / (1 - CHANGE_PRIOR)).log()
 
 
-def _odds(work: _Working, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of change and the index of the best rival cover, ``(row, col)`` each."""
+def _odds(work: _Working, prior: Tensor, house: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of change, the index of the best rival cover, and the log odds that a building
+    appeared (or, where one is mapped, went); ``(row, col)`` each."""
     prior = prior.to(work.old.device)
     mapped = work.mapped.clamp(min=0)
     group = torch.isinf(prior).to(work.old.dtype)[mapped].permute(2, 0, 1)
@@ -319,7 +403,12 @@ def _odds(work: _Working, prior: Tensor) -> tuple[Tensor, Tensor]:
     denies = new.gather(0, rival[None])[0] > still.log()
     possible = work.usable & denies & (was >= AGREEMENT)
     alone = best - prior[mapped].permute(2, 0, 1).gather(0, rival[None])[0]
-    return _grown(torch.sigmoid(best) * possible, torch.sigmoid(alone) * possible), rival
+    change = _grown(torch.sigmoid(best) * possible, torch.sigmoid(alone) * possible)
+    buildings = torch.zeros_like(best)
+    if house is not None:
+        told = torch.where(mapped == house, best, evidence[house])
+        buildings = torch.where(work.mapped >= 0, told, buildings)
+    return change, rival, buildings
 
 
 def _grown(sure: Tensor, alone: Tensor) -> Tensor:

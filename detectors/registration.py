@@ -50,6 +50,11 @@ class Field:
         u, v = x - self.centre[0], y - self.centre[1]
         return self.offset[0] + a * u + b * v, self.offset[1] + c * u + d * v
 
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Shift in pixels at one position."""
+        dx, dy = self.shift(torch.tensor(x), torch.tensor(y))
+        return float(dx), float(dy)
+
     def reach(self, shape: tuple[int, int]) -> float:
         """Largest shift at a corner of a grid, pixels."""
         xs = torch.tensor([0.0, shape[1], 0.0, shape[1]])

@@ -8,10 +8,14 @@ tiles. Memory is bounded by the tile, not by the scene: a large scratch lives in
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +24,7 @@ import torch
 from detectors import masks, radiometry, registration
 from detectors.errors import NothingValid
 from detectors.raster import DEFAULT_BLOCK, Raster, common_grid
+from detectors.scratch import Scratch
 from detectors.surroundings import Surroundings
 from detectors.types import (
     BoolArray,
@@ -32,35 +37,23 @@ from detectors.types import (
     Window,
 )
 
-IN_MEMORY_BYTES = 256 * 2**20
-"""Scratch up to this size stays in memory; a larger one goes to a temporary file."""
 REGISTRATION_TILE = 256
+REGISTRATION_SIDE = 6_000
+"""Longest side, pixels, registered in one go: a fifth of a degree moves its corners by 10."""
+REGISTRATION_FACTOR = 8
+"""Decimation from one level to the next: the search reaches eight times as far."""
 REGISTRATION_GRID = 7
 """Tiles per side of the grid on which shifts are measured: 49 are plenty for three parameters."""
 RADIOMETRY_PIXELS = 120_000
 """Pixels sampled for the match; its error falls with their root, and 100 000 leave 0.3 %."""
 BYTE_SCALE = 255.0
-
-
-class Scratch:
-    """Decoded pixels of one image on the grid: bytes stay bytes, the rest is float32."""
-
-    def __init__(self, bands: int, shape: tuple[int, int], dtype: np.dtype, folder: Path) -> None:
-        size = bands * shape[0] * shape[1] * dtype.itemsize
-        full = (bands, *shape)
-        self._pixels: npt.NDArray[np.generic] = (
-            np.zeros(full, dtype)
-            if size <= IN_MEMORY_BYTES
-            else np.memmap(folder / f"{id(self)}.raw", dtype, "w+", shape=full)
-        )
-
-    def write(self, window: Window, pixels: npt.NDArray[np.generic]) -> None:
-        """Keep one window."""
-        self._pixels[(slice(None), *window.slices)] = pixels
-
-    def read(self, window: Window) -> FloatArray:
-        """One window as float32 ``(band, row, col)``."""
-        return np.asarray(self._pixels[(slice(None), *window.slices)], np.float32)
+READERS = 2
+"""Threads that decode: two keep ahead of any detector on a processor, GDAL's own pool does the
+rest of a JPEG 2000 tile."""
+OVERVIEW_SIDE = 4_096
+"""Longest side of the overview masks are found on, pixels: bounded memory for any scene."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -83,8 +76,13 @@ class PairScene:
 
     def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
         """Every tile, row by row; ``window`` of each includes its margin."""
+        for window in self.tile_windows(size=size, margin=margin):
+            yield self.tile(window)
+
+    def tile_windows(self, *, size: int, margin: int) -> Iterator[Window]:
+        """Where ``tiles`` lie."""
         for window in windows(self.grid, size):
-            yield self.tile(window.grown(margin, shape=self.grid.shape))
+            yield window.grown(margin, shape=self.grid.shape)
 
     def sample(self, *, size: int, count: int, seed: int) -> Iterator[Tile]:
         """At most ``count`` tiles spread over the scene, in the same order for the same seed."""
@@ -102,7 +100,7 @@ class PairScene:
 
     def tile(self, window: Window) -> Tile:
         """One co-registered, matched tile."""
-        before = torch.as_tensor(self._before.read(window), device=self.device)
+        before = torch.as_tensor(self._before.read_float(window), device=self.device)
         after = self.match.apply(self._registered(window))
         seen = self._valid.read(window)[0] > 0
         shown = ~self._hidden(window)
@@ -115,12 +113,19 @@ class PairScene:
             labels=None if labels is None else torch.as_tensor(labels, device=self.device),
         )
 
+    def overview(self, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both dates of a window for masks: registered only where that moves an overview pixel."""
+        before = torch.as_tensor(self._before.read_float(window), device=self.device)
+        if self.field.reach(self.grid.shape) * self.grid.gsd > masks.OVERVIEW_GSD_M:
+            return before, self._registered(window)
+        return before, torch.as_tensor(self._after.read_float(window), device=self.device)
+
     def _registered(self, window: Window) -> torch.Tensor:
         if self.field.is_identity:
-            return torch.as_tensor(self._after.read(window), device=self.device)
+            return torch.as_tensor(self._after.read_float(window), device=self.device)
         reach = int(np.ceil(self.field.reach(self.grid.shape))) + 3
         outer = window.grown(reach, shape=self.grid.shape)
-        source = torch.as_tensor(self._after.read(outer), device=self.device)
+        source = torch.as_tensor(self._after.read_float(outer), device=self.device)
         wanted = (window.row, window.col, window.height, window.width)
         return registration.resample(source, self.field, origin=(outer.row, outer.col), out=wanted)
 
@@ -161,9 +166,8 @@ def open_scene(
     """
     place = device or torch.device("cpu")
     grid = common_grid(before, after, whole_before=whole_before)
-    with tempfile.TemporaryDirectory(prefix="millesimed-") as folder:
-        scratch = _decode(before, after, grid, Path(folder), progress)
-        bands, old, new, valid = scratch
+    with tempfile.TemporaryDirectory(prefix="millesimed-") as folder, ExitStack() as stack:
+        bands, old, new, valid = _decode(before, after, grid, Path(folder), stack, progress)
         field = _register(grid, old, new, valid)
         scene = PairScene(
             grid=grid,
@@ -188,31 +192,110 @@ def open_scene(
 
 
 def _decode(
-    before: Sequence[Path], after: Path, grid: Grid, folder: Path, progress: Progress | None
+    before: Sequence[Path],
+    after: Path,
+    grid: Grid,
+    folder: Path,
+    stack: ExitStack,
+    progress: Progress | None,
 ) -> tuple[int, Scratch, Scratch, Scratch]:
-    with Raster(before, grid) as first, Raster([after], grid) as second:
-        bands = min(first.bands, second.bands)
-        dtype = np.dtype(np.uint8 if _is_byte(before, after) else np.float32)
-        old, new = (Scratch(bands, grid.shape, dtype, folder) for _ in range(2))
-        valid = Scratch(1, grid.shape, np.dtype(np.uint8), folder)
-        todo = list(windows(grid, DEFAULT_BLOCK * 2))
-        seen = 0
-        for done, window in enumerate(todo, start=1):
-            a, a_valid = first.read(window)
-            b, b_valid = second.read(window)
-            both = a_valid & b_valid
-            seen += int(both.sum())
-            for scratch, pixels in ((old, a), (new, b)):
-                kept = np.where(both, pixels[:bands], 0)
-                if dtype == np.uint8:
-                    kept = np.clip(np.rint(kept), 0, BYTE_SCALE)
-                scratch.write(window, kept.astype(dtype))
-            valid.write(window, both[None].astype(np.uint8))
-            if progress is not None:
-                progress("read", done, len(todo))
+    """Both images decoded once each, window by window, by ``READERS`` threads (GDAL lets go of the
+    interpreter while it decodes; a handle belongs to one thread)."""
+    dtype = np.dtype(np.uint8 if _is_byte(before, after) else np.float32)
+    handles = _Handles(before, after, grid)
+    try:
+        bands = min(raster.bands for raster in handles.pair())
+    finally:
+        handles.close()
+    old, new = (_scratch(stack, bands, grid, dtype, folder) for _ in range(2))
+    valid = _scratch(stack, 1, grid, np.dtype(np.uint8), folder)
+
+    def carry(window: Window) -> int:
+        first, second = handles.pair()
+        a, a_valid = first.read(window)
+        b, b_valid = second.read(window)
+        both = a_valid & b_valid
+        for scratch, pixels in ((old, a), (new, b)):
+            kept = np.where(both, pixels[:bands], 0)
+            if dtype == np.uint8:
+                kept = np.clip(np.rint(kept), 0, BYTE_SCALE)
+            scratch.write(window, kept)
+        valid.write(window, both[None])
+        return int(both.sum())
+
+    total = sum(1 for _ in windows(grid, DEFAULT_BLOCK * 2))
+    seen = 0
+    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+        counts = in_order(pool, carry, windows(grid, DEFAULT_BLOCK * 2), ahead=2 * READERS)
+        try:
+            for done, count in enumerate(counts, start=1):
+                seen += count
+                if progress is not None:
+                    progress("read", done, total)
+        finally:
+            handles.close_in(pool, READERS)
     if not seen:
         raise NothingValid("No pixel is valid in both images; check their nodata and footprints.")
     return bands, old, new, valid
+
+
+class _Handles:
+    """A pair of open rasters for each thread that asks; GDAL wants them closed where opened."""
+
+    def __init__(self, before: Sequence[Path], after: Path, grid: Grid) -> None:
+        self._before, self._after, self._grid = before, after, grid
+        self._own = threading.local()
+
+    def pair(self) -> tuple[Raster, Raster]:
+        """This thread's rasters, opened at its first call."""
+        if not hasattr(self._own, "pair"):
+            self._own.pair = (Raster(self._before, self._grid), Raster([self._after], self._grid))
+        found: tuple[Raster, Raster] = self._own.pair
+        return found
+
+    def close(self) -> None:
+        """Close this thread's rasters."""
+        if hasattr(self._own, "pair"):
+            for raster in self._own.pair:
+                raster.close()
+            del self._own.pair
+
+    def close_in(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        """Close the rasters of every thread of a pool: a barrier gives each one its turn."""
+        gate = threading.Barrier(threads)
+
+        def last() -> None:
+            gate.wait()
+            self.close()
+
+        for future in [pool.submit(last) for _ in range(threads)]:
+            future.result()
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], *, ahead: int
+) -> Iterator[R]:
+    """Results in the order of ``items``, at most ``ahead`` of them under way: the queue between
+    two stages is bounded, so a fast one cannot fill memory."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _scratch(
+    stack: ExitStack, bands: int, grid: Grid, dtype: npt.DTypeLike, folder: Path
+) -> Scratch:
+    scratch = Scratch(bands, grid.shape, dtype, folder)
+    stack.callback(scratch.close)
+    return scratch
 
 
 def _is_byte(before: Sequence[Path], after: Path) -> bool:
@@ -226,33 +309,81 @@ def _is_byte(before: Sequence[Path], after: Path) -> bool:
 
 
 def _register(grid: Grid, old: Scratch, new: Scratch, valid: Scratch) -> registration.Field:
-    side = min(REGISTRATION_TILE, *grid.shape)
-    if side < 32:  # too small to correlate anything
-        return registration.Field()
+    """The registration field, from coarse to fine: on a large scene a fifth of a degree moves a
+    corner by more pixels than a tile can search."""
+    field = registration.Field()
+    for factor in _levels(grid.shape):
+        found = _register_level(grid, (old, new, valid), factor, field)
+        if not found.is_identity or field.is_identity:
+            field = found
+    return field
+
+
+def _levels(shape: tuple[int, int]) -> list[int]:
+    """Decimation of each level, coarsest first, full resolution last."""
+    factor, levels = 1, [1]
+    while max(shape) / factor > REGISTRATION_SIDE:
+        factor *= REGISTRATION_FACTOR
+        levels.append(factor)
+    return levels[::-1]
+
+
+def _register_level(
+    grid: Grid,
+    scratches: tuple[Scratch, Scratch, Scratch],
+    factor: int,
+    prior: registration.Field,
+) -> registration.Field:
+    """Shifts measured on tiles decimated by ``factor`` and already moved by ``prior``."""
+    old, new, valid = scratches
+    side = min(REGISTRATION_TILE * factor, *grid.shape) // factor * factor
+    if side // factor < 32:  # too small to correlate anything
+        return prior
     rows = np.unique(np.linspace(0, grid.shape[0] - side, REGISTRATION_GRID).astype(int))
     cols = np.unique(np.linspace(0, grid.shape[1] - side, REGISTRATION_GRID).astype(int))
-    centres, shifts, weights, pairs = [], [], [], []
+    centres, shifts, weights = [], [], []
+    pairs: list[tuple[Window, torch.Tensor]] = []
     for window in (Window(int(r), int(c), side, side) for r in rows for c in cols):
         if valid.read(window).mean() < 0.9:
             continue
-        a, b = (registration.luminance(torch.as_tensor(s.read(window))) for s in (old, new))
+        a = registration.luminance(torch.as_tensor(old.read_float(window)))
+        a, b = (_decimated(i, factor) for i in (a, _moved(new, window, prior, grid)))
         dx, dy, peak = registration.phase_shift(a, b)
         if peak >= registration.MIN_PEAK:
-            centres.append((window.col + side / 2, window.row + side / 2))
-            shifts.append((dx, dy))
+            centre = (window.col + side / 2, window.row + side / 2)
+            known = prior.at(*centre)
+            centres.append(centre)
+            shifts.append((known[0] + dx * factor, known[1] + dy * factor))
             weights.append(peak)
-            pairs.append((window, a, b))
+            pairs.append((window, a))
     field = registration.fit_field(centres, shifts, weights, shape=grid.shape)
     if field.is_identity or field.reach(grid.shape) < registration.IGNORED_PX:
         return registration.Field(tiles=field.tiles, residual=field.residual)
     gain = []
-    for window, a, b in pairs[:: max(1, len(pairs) // 12)]:
-        out = (window.row, window.col, side, side)
-        moved = registration.resample(b[None], field, origin=(window.row, window.col), out=out)[0]
-        gain.append(registration.similarity(a, moved) - registration.similarity(a, b))
+    for window, a in pairs[:: max(1, len(pairs) // 12)]:
+        still = registration.luminance(torch.as_tensor(new.read_float(window)))
+        still, moved = (_decimated(i, factor) for i in (still, _moved(new, window, field, grid)))
+        gain.append(registration.similarity(a, moved) - registration.similarity(a, still))
     if not gain or float(np.median(gain)) <= 0:
         return registration.Field(tiles=field.tiles, residual=field.residual)
     return field
+
+
+def _moved(new: Scratch, window: Window, field: registration.Field, grid: Grid) -> torch.Tensor:
+    """Luminance of AFTER in a window of the grid, brought there by a field."""
+    if field.is_identity:
+        return registration.luminance(torch.as_tensor(new.read_float(window)))
+    reach = int(np.ceil(field.reach(grid.shape))) + 3
+    outer = window.grown(reach, shape=grid.shape)
+    source = registration.luminance(torch.as_tensor(new.read_float(outer)))[None]
+    out = (window.row, window.col, window.height, window.width)
+    return registration.resample(source, field, origin=(outer.row, outer.col), out=out)[0]
+
+
+def _decimated(image: torch.Tensor, factor: int) -> torch.Tensor:
+    if factor == 1:
+        return image
+    return torch.nn.functional.avg_pool2d(image[None, None], factor)[0, 0]
 
 
 def _hide(scene: PairScene) -> tuple[BoolArray, int]:
@@ -261,7 +392,7 @@ def _hide(scene: PairScene) -> tuple[BoolArray, int]:
     metric = 0.05 <= gsd <= masks.OVERVIEW_GSD_M and scene.grid.crs is not None
     if scene.bands < 3 or not metric:
         return scene.hidden, scene.hidden_step
-    step = max(1, round(masks.OVERVIEW_GSD_M / gsd))
+    step = max(1, round(masks.OVERVIEW_GSD_M / gsd), -(-max(scene.grid.shape) // OVERVIEW_SIDE))
     rows, cols = (-(-n // step) for n in scene.grid.shape)
     views = np.zeros((2, 3, rows, cols), np.float32)
     size = DEFAULT_BLOCK // step * step * 2
@@ -270,8 +401,7 @@ def _hide(scene: PairScene) -> tuple[BoolArray, int]:
             window = Window(
                 row, col, min(size, scene.grid.shape[0] - row), min(size, scene.grid.shape[1] - col)
             )
-            tile = scene.tile(window)
-            for view, image in zip(views, (tile.before, tile.after), strict=True):
+            for view, image in zip(views, scene.overview(window), strict=True):
                 small = _shrunk(image[:3], step)
                 view[
                     :,

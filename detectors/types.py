@@ -20,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 CHANGED: int = 128

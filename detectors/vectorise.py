@@ -6,16 +6,19 @@ another does not cut it up. Where two covers each hold enough of it, it is split
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import rasterio
 import shapely
 from pyproj import CRS, Geod, Transformer
 from rasterio.features import geometry_mask, shapes
 from rasterio.transform import Affine
+from rasterio.windows import Window as RasterWindow
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -23,13 +26,19 @@ from detectors.engine import Detection
 from detectors.masks import dilated, eroded
 from detectors.types import CHANGED, BoolArray, ByteArray, Grid, Region, Window
 from schemas.nomenclature import CS_FROM_INDEX
+from schemas.policy import SMALLEST_OBJECT_M2
 
-MIN_AREA_M2 = 50.0
-"""Smallest region: the footprint from which a building is taken into the map."""
+MIN_AREA_M2 = SMALLEST_OBJECT_M2
+"""Smallest region, unless the caller wants another."""
 MIN_PIXELS = 10
 """Nor fewer pixels than this, whatever their size (Theia's minimum at 10 m)."""
 CLEAN_M = 0.75
 """Radius of the opening and closing that take speckle out."""
+STRIP_PIXELS = 8_000_000
+"""Pixels looked at in one go while the mask is cleaned."""
+LARGE_PIXELS = 16_000_000
+"""A region whose frame holds more pixels is not split between covers: at 0.2 m that is 64 ha, more
+than any single change a map is patched with."""
 SPLIT_SHARE = 0.25
 """A second cover that holds this share of a region makes a region of its own."""
 
@@ -46,25 +55,62 @@ def regions(
 ) -> list[Region]:
     """Changed regions of a scene, largest first.
 
-    ``target_crs``: where polygons are wanted (the map's CRS), None for the grid's own.
-    ``min_area``: smallest region kept, m².
+    The mask is cleaned window by window and polygonised from a file, so that memory holds the
+    regions and one window, whatever the scene's size. ``target_crs``: where polygons are wanted
+    (the map's CRS), None for the grid's own. ``min_area``: smallest region kept, m².
     """
     grid = detection.scene.grid
-    layers = detection.read(grid.window)
-    changed = layers[0] >= CHANGED
-    if not changed.any():
-        return []
-    radius = max(0, round(CLEAN_M / grid.gsd)) if grid.crs is not None and grid.gsd > 0.01 else 1
-    if min(changed.shape) > 8 * radius > 0:
-        changed = _cleaned(changed, radius)
+    with tempfile.TemporaryDirectory(prefix="millesimed-") as folder:
+        path = Path(folder) / "changed.tif"
+        if not _write_mask(detection, path):
+            return []
+        with rasterio.open(path) as mask:
+            band = rasterio.band(mask, 1)
+            outlines = [
+                outline
+                for geometry, _ in shapes(band, mask=band)
+                if _large_enough(outline := shape(geometry), grid, min_area)
+            ]
     found = [
         part
-        for geometry in _polygons(changed, grid.transform)
-        for part in _split(geometry, layers, grid)
+        for outline in outlines
+        for part in _split(outline, detection)
         if _large_enough(part.geometry, grid, min_area)
     ]
     found.sort(key=lambda r: (-r.geometry.area, r.geometry.bounds))
     return [_placed(region, grid, target_crs) for region in found]
+
+
+def _write_mask(detection: Detection, path: Path) -> bool:
+    """The cleaned mask of changed pixels as a file; False when nothing changed."""
+    grid = detection.scene.grid
+    metric = grid.crs is not None and grid.gsd > 0.01
+    radius = max(0, round(CLEAN_M / grid.gsd)) if metric else 1
+    if min(grid.shape) <= 8 * radius:
+        radius = 0
+    profile = {
+        "driver": "GTiff",
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+        "count": 1,
+        "dtype": "uint8",
+        "compress": "lzw",
+        "transform": grid.transform,
+    }
+    anything = False
+    rows = max(1, STRIP_PIXELS // grid.shape[1])
+    with rasterio.open(path, "w", **profile) as target:
+        for row in range(0, grid.shape[0], rows):
+            strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
+            outer = strip.grown(4 * radius, shape=grid.shape)
+            changed = detection.read(outer)[0] >= CHANGED
+            if radius and changed.any():
+                changed = _cleaned(changed, radius)
+            kept = changed[strip.within(outer)]
+            anything |= bool(kept.any())
+            place = RasterWindow(0, strip.row, strip.width, strip.height)
+            target.write(kept.astype(np.uint8), 1, window=place)
+    return anything
 
 
 def _cleaned(mask: BoolArray, radius: int) -> BoolArray:
@@ -94,12 +140,15 @@ def _window_of(geometry: BaseGeometry, grid: Grid) -> Window:
     return Window(row, col, stop_row - row, stop_col - col)
 
 
-def _split(geometry: BaseGeometry, layers: ByteArray, grid: Grid) -> list[Region]:
+def _split(geometry: BaseGeometry, detection: Detection) -> list[Region]:
     """The region, or one region for each cover that holds enough of it."""
+    grid = detection.scene.grid
     window = _window_of(geometry, grid)
-    part = layers[(slice(None), *window.slices)]
+    if window.height * window.width > LARGE_PIXELS:
+        return [_large(geometry, detection, window)]
+    part = detection.read(window)
     transform = grid.transform_of(window)
-    inside = geometry_mask([geometry], out_shape=part.shape[1:], transform=transform, invert=True)
+    inside = _inside(geometry, part.shape[1:], transform)
     if not inside.any():
         return []
     counts = np.bincount(part[3][inside], minlength=256)
@@ -115,6 +164,29 @@ def _split(geometry: BaseGeometry, layers: ByteArray, grid: Grid) -> list[Region
             for piece in _polygons(mine, transform)
         ]
     return pieces
+
+
+def _large(geometry: BaseGeometry, detection: Detection, window: Window) -> Region:
+    """A region too large to be looked at in one piece: its figures summed strip by strip."""
+    grid = detection.scene.grid
+    counts = np.zeros((2, 256), np.int64)
+    sums, pixels = np.zeros(2), 0
+    rows = max(1, STRIP_PIXELS // window.width)
+    for row in range(window.row, window.stop_row, rows):
+        strip = Window(row, window.col, min(rows, window.stop_row - row), window.width)
+        part = detection.read(strip)
+        inside = _inside(geometry, part.shape[1:], grid.transform_of(strip))
+        sums += [float(layer[inside].sum(dtype=np.int64)) for layer in part[:2]]
+        pixels += int(inside.sum())
+        counts += [np.bincount(layer[inside], minlength=256) for layer in part[2:]]
+    probability, magnitude = sums / max(1, pixels) / 255
+    return Region(
+        geometry=geometry,
+        from_cs=CS_FROM_INDEX.get(int(counts[0].argmax())),
+        to_cs=CS_FROM_INDEX.get(int(counts[1].argmax())),
+        probability=float(probability),
+        magnitude=float(magnitude),
+    )
 
 
 def _held(mask: BoolArray, inside: BoolArray) -> np.ndarray:

@@ -145,6 +145,8 @@ MAX_EVENT_BYTES: Final[int] = 1_000_000
 MAX_BANDS: Final[int] = 32
 """More bands than any sensor here delivers."""
 
+SMALLEST_OBJECT_M2: Final = 50.0
+"""Footprint from which a building is taken into the map: less changed ground is no object."""
 CONTEXT_M: Final = 1000.0
 """Ground around an acquisition whose old image and map teach covers the acquisition itself may
 lack (a quarry, a pond): a kilometre is the same soils, roofs and crops."""

@@ -11,7 +11,7 @@ from detectors.cva import Cva
 from detectors.deep_cva import DeepCva
 from detectors.engine import detect_scene, quantised, ramp
 from detectors.scene import open_scene
-from detectors.types import CHANGED
+from detectors.types import CHANGED, Window
 
 BOUNDS = (500_000.0, 6_280_000.0, 500_384.0, 6_280_384.0)
 
@@ -42,8 +42,10 @@ def test_tiled_and_whole_agree(pair, detector, tolerance):
 
 def test_half_is_128_and_a_ramp_never_weighs_nothing():
     assert quantised(np.array([0.0, 0.49999, 0.5, 1.0], np.float32)).tolist() == [0, 127, 128, 255]
-    weights = ramp(100, 80, 16)
+    weights = ramp(Window(100, 100, 100, 80), (500, 500), 16)
     assert weights.min() > 0 and weights.max() <= 1.001 and weights[50, 40] == weights.max()
+    corner = ramp(Window(0, 0, 100, 80), (500, 500), 16)
+    assert corner[0, 0] == weights.max() and corner[-1, -1] < 0.01
 
 
 def test_change_tif_lies_on_the_grid_of_before_and_regions_beside_it(pair, tmp_path):

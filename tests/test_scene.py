@@ -5,7 +5,8 @@ import pytest
 from rasterio.transform import from_origin
 
 from detectors.errors import NothingValid
-from detectors.scene import Scratch, open_scene, windows
+from detectors.scene import open_scene, windows
+from detectors.scratch import Scratch
 from detectors.types import Grid, Window
 from tests.test_raster import written
 
@@ -21,12 +22,17 @@ def test_windows_cover_the_grid_once_and_lie_on_blocks(shape, block):
 
 
 def test_scratch_gives_back_what_it_was_given_on_disk_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("detectors.scene.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("detectors.scratch.IN_MEMORY_BYTES", 0)
     scratch = Scratch(2, (30, 40), np.dtype(np.uint8), tmp_path)
     pixels = np.random.default_rng(0).integers(0, 255, (2, 10, 20)).astype(np.uint8)
     scratch.write(Window(5, 7, 10, 20), pixels)
     assert np.array_equal(scratch.read(Window(5, 7, 10, 20)), pixels)
-    assert list(tmp_path.iterdir())
+    whole = scratch.read(Window(0, 0, 30, 40))
+    assert whole.sum() == pixels.sum() and whole.dtype == np.uint8
+    scratch.write(Window(20, 0, 2, 40), np.full((2, 2, 40), 7, np.uint8))
+    assert (scratch.read(Window(20, 3, 2, 9)) == 7).all()
+    scratch.close()
+    assert not list(tmp_path.iterdir())
 
 
 def pair(tmp_path, change):

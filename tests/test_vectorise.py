@@ -105,3 +105,20 @@ def test_largest_first():
     areas = [r.geometry.area for r in regions(found)]
     assert areas == sorted(areas, reverse=True) and len(areas) == 2
     assert isinstance(regions(found)[0], Region)
+
+
+def test_strips_and_large_regions_agree_with_the_whole(monkeypatch):
+    found = empty()
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        row, col = rng.integers(0, 160), rng.integers(0, 200)
+        paint(found, slice(row, row + 30), slice(col, col + 25), HOUSE)
+    whole = regions(found)
+    monkeypatch.setattr("detectors.vectorise.STRIP_PIXELS", 240 * 7)
+    monkeypatch.setattr("detectors.vectorise.LARGE_PIXELS", 0)
+    strips = regions(found)
+    assert len(strips) == len(whole) > 1
+    for a, b in zip(whole, strips, strict=True):
+        assert a.geometry.equals(b.geometry)
+        assert (a.from_cs, a.to_cs) == (b.from_cs, b.to_cs)
+        assert a.probability == pytest.approx(b.probability)

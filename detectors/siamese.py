@@ -1,0 +1,171 @@
+"""The siamese detector: buildings that appeared or went, from two images alone.
+
+A shared network (``detectors.network``) judges both dates at about ``REFERENCE_GSD_M``. It needs
+no map and names one cover, the building. The weights that ship with the package were trained on
+made-up pairs only (``detectors.synthetic``); ``millesimed train`` fine-tunes them on a millésime.
+Sources: Daudt, Le Saux & Boulch 2018 (fully convolutional siamese networks for change detection);
+Zheng et al. 2021 (ChangeStar: change learned from single-temporal buildings).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from detectors.encoder import to_rgb
+from detectors.errors import DetectionError
+from detectors.network import MULTIPLE, SiameseNetwork
+from detectors.types import Progress, Scene, Tile, TileScores
+from schemas.nomenclature import CS_INDEX
+from schemas.policy import BUILDING
+
+log = structlog.get_logger()
+
+REFERENCE_GSD_M = 0.2
+"""Pixel the network was trained around: BD ORTHO's."""
+GSD_AS_IS_M = (0.14, 0.34)
+"""Pixels shown to the network without resampling: what its training drew from, and a little."""
+COARSEST_GSD_M = 0.6
+"""Beyond this a house is a dozen pixels, and magnifying them invents nothing."""
+SAMPLE_TILES = 24
+
+
+class WeightsUnreadable(DetectionError):
+    """The weight file or its card cannot be used."""
+
+    reason = "weights"
+
+
+class Siamese:
+    """The trained network as a detector."""
+
+    name = "siamese"
+    version = "1"
+    margin = 64
+    needs_map = False
+
+    def __init__(self, weights: Path | None = None) -> None:
+        self._weights = weights
+        self._network: SiameseNetwork | None = None
+        self._temperature = 1.0
+        self._ranges: list[tuple[Tensor, Tensor]] = []
+        self._zoom = 1.0
+
+    def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
+        """Fetch the network and learn the range of each band on each date.
+
+        Raises:
+            WeightsUnreadable: the weight file is missing or another model's.
+        """
+        self._network, self._temperature = load(self._weights, str(scene.device))
+        self._zoom = zoom_of(scene.grid.gsd if scene.grid.crs is not None else None)
+        tiles = list(scene.sample(size=512, count=SAMPLE_TILES, seed=seed))
+        self._ranges = []
+        for date in (0, 1):
+            seen = [
+                (t.before, t.after)[date][:, t.valid][:, :: max(1, int(t.valid.sum()) // 8000)]
+                for t in tiles
+            ]
+            pixels = torch.cat(seen, dim=1)
+            low, high = (torch.quantile(pixels, q, dim=1) for q in (0.01, 0.99))
+            self._ranges.append((low, high.maximum(low + 1e-3)))
+
+    @property
+    def temperature(self) -> float:
+        """What log odds are divided by to be calibrated."""
+        return self._temperature
+
+    def detect(self, tiles: list[Tile]) -> list[TileScores]:
+        """Judge tiles; same-sized ones share a batch."""
+        return [self._judge(tile) for tile in tiles]
+
+    def _judge(self, tile: Tile) -> TileScores:
+        change, before, after = self.logits(tile)
+        probability = torch.sigmoid(change / self._temperature)
+        same = (tile.before == tile.after).all(dim=0)
+        was, now = torch.sigmoid(before), torch.sigmoid(after)
+        house = CS_INDEX[BUILDING]
+        return TileScores(
+            probability=probability.masked_fill(same, 0.0),
+            magnitude=(now - was).abs(),
+            from_class=((was >= 0.5).to(torch.uint8)) * house,
+            to_class=((now >= 0.5).to(torch.uint8)) * house,
+        )
+
+    def logits(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Log odds ``(row, col)`` of change and of a building before and after."""
+        if self._network is None:
+            raise RuntimeError("fit the detector before it judges")
+        shape = tile.valid.shape
+        shown = []
+        for image, (low, high) in zip((tile.before, tile.after), self._ranges, strict=True):
+            rgb = to_rgb(image, low, high)[None]
+            if self._zoom != 1.0:
+                rgb = F.interpolate(
+                    rgb, scale_factor=self._zoom, mode="bilinear", align_corners=False
+                )
+            shown.append(_padded(rgb))
+        with torch.no_grad():
+            found = self._network(*shown)
+        size = (round(shape[0] * self._zoom), round(shape[1] * self._zoom))
+        layers = torch.stack([found.change[0], found.built_before[0], found.built_after[0]])
+        layers = layers[:, : size[0], : size[1]]
+        if self._zoom != 1.0:
+            layers = F.interpolate(layers[None], shape, mode="bilinear", align_corners=False)[0]
+        change, before, after = layers
+        return change, before, after
+
+
+def zoom_of(gsd: float | None) -> float:
+    """How much an image is magnified before it is shown; 1 where no pixel size is known."""
+    if gsd is None or GSD_AS_IS_M[0] <= gsd <= GSD_AS_IS_M[1]:
+        return 1.0
+    if gsd > COARSEST_GSD_M:
+        log.warning("pixel_too_coarse", gsd=round(gsd, 2), advice="use irmad or cva instead")
+        return 1.0
+    return gsd / REFERENCE_GSD_M
+
+
+def _padded(image: Tensor) -> Tensor:
+    rows, cols = image.shape[-2:]
+    below, right = -rows % MULTIPLE, -cols % MULTIPLE
+    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+
+
+@lru_cache(maxsize=4)
+def load(weights: Path | None, device: str) -> tuple[SiameseNetwork, float]:
+    """The network with a weight file (the package's own by default) and its temperature.
+
+    Raises:
+        WeightsUnreadable: the file is missing, damaged or another model's.
+    """
+    if weights is None:
+        with as_file(files("detectors") / "weights") as folder:
+            return load(folder / "siamese.safetensors", device)
+    network = SiameseNetwork()
+    try:
+        network.load_state_dict(load_file(weights))
+        card = card_of(weights)
+        temperature = float(card["calibration"]["temperature"])
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise WeightsUnreadable(
+            f"{weights.name} is no siamese weight file with its card beside it ({detail}); train "
+            "one with `millesimed train`."
+        ) from None
+    return network.eval().requires_grad_(False).to(device), temperature
+
+
+def card_of(weights: Path) -> dict[str, Any]:
+    """The model card beside a weight file."""
+    found: dict[str, Any] = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    return found
