@@ -41,6 +41,12 @@ SHADOW_RATIO = 0.72
 """Brightness under a cloud's shadow against the other date."""
 SHADOW_SIZE = (0.2, 3.0)
 """Size of a shadow against its cloud's."""
+SNOW_SWIR = 1_100.0
+"""Reflectance × 10 000 at 1.6 µm above which ground is not snow (Dozier 1989 puts it at 0.11)."""
+SNOW_RATIO = 0.7
+"""Darkening in the SWIR against the other date that snow brings at least."""
+SNOW_SHARE = 0.25
+"""Share of a scene that must darken so: less may be ponds, shadow and wet fields."""
 SHADOW_DISTANCE_M = 400.0
 """How far from its cloud a shadow may fall: a 300 m high cloud under a 40° sun."""
 
@@ -78,6 +84,20 @@ def cloud_shadow(
         if part.sum() <= SHADOW_SIZE[1] * size and (part & near).any() and _is_soft(part, -ratio):
             found |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
+
+
+def snow(image: FloatArray, other: FloatArray) -> BoolArray:
+    """Pixels that snow hides on ``image``, from the short-wave infrared alone, ``(row, col)``.
+
+    Both arrays are one SWIR band (1.6 µm, Sentinel-2 B11) in reflectance × 10 000. Fresh snow is
+    nearly black there (Dozier 1989). So are ponds and shadows, but only snow darkens a good part
+    of a scene at once.
+    """
+    seen = (image > 0) & (other > 0)
+    dark = seen & (image < SNOW_SWIR) & (image < SNOW_RATIO * other)
+    if dark.sum() < SNOW_SHARE * max(1, int(seen.sum())):
+        return np.zeros(image.shape, bool)
+    return dilated(closed(dark, 1), 1)
 
 
 def _is_soft(part: BoolArray, level: npt.NDArray[Any]) -> bool:
@@ -130,6 +150,11 @@ def eroded(mask: BoolArray, radius: int) -> BoolArray:
 def opened(mask: BoolArray, radius: int) -> BoolArray:
     """The mask without what is narrower than ``2 × radius`` pixels."""
     return dilated(eroded(mask, radius), radius)
+
+
+def closed(mask: BoolArray, radius: int) -> BoolArray:
+    """The mask with gaps narrower than ``2 × radius`` pixels filled."""
+    return eroded(dilated(mask, radius), radius)
 
 
 def _components(mask: BoolArray, *, at_least: float = 1.0) -> list[BoolArray]:

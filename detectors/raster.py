@@ -119,7 +119,7 @@ class Raster:
     """One or several images read on one grid; where they overlap the first valid one wins.
 
     ``read`` gives float32 ``(band, row, col)`` in the unit of the file and a bool ``(row, col)``
-    that is False where no image has data.
+    that is False where no image has data. ``names``: the bands' descriptions in the first image.
     """
 
     def __init__(self, paths: Sequence[Path], grid: Grid) -> None:
@@ -128,11 +128,14 @@ class Raster:
         self._layers: list[tuple[Any, int, int]] = []
         self._names = [path.name for path in paths]
         bands = []
+        names: list[str] = []
         for path in paths:
             dataset = self._stack.enter_context(open_dataset(path, allow_no_crs=grid.crs is None))
             bands.append(_colour_bands(dataset))
+            names = names or [str(d or "") for d in dataset.descriptions]
             self._layers.append(self._on_grid(dataset, path))
         self.bands = min(bands)
+        self.names: tuple[str, ...] = tuple(names[: self.bands])
 
     def _on_grid(self, dataset: rasterio.DatasetReader, path: Path) -> tuple[Any, int, int]:
         own = grid_of(dataset)

@@ -50,6 +50,8 @@ BYTE_SCALE = 255.0
 READERS = 2
 """Threads that decode: two keep ahead of any detector on a processor, GDAL's own pool does the
 rest of a JPEG 2000 tile."""
+SWIR_NAMES = frozenset({"B11", "SWIR16", "SWIR1", "SWIR"})
+"""Band descriptions that mean 1.6 µm: Sentinel-2's own and STAC's common names."""
 OVERVIEW_SIDE = 4_096
 """Longest side of the overview masks are found on, pixels: bounded memory for any scene."""
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class PairScene:
 
     grid: Grid
     bands: int
+    names: tuple[str, ...]
     has_map: bool
     device: torch.device
     field: registration.Field
@@ -167,11 +170,14 @@ def open_scene(
     place = device or torch.device("cpu")
     grid = common_grid(before, after, whole_before=whole_before)
     with tempfile.TemporaryDirectory(prefix="millesimed-") as folder, ExitStack() as stack:
-        bands, old, new, valid = _decode(before, after, grid, Path(folder), stack, progress)
+        (bands, names), old, new, valid = _decode(
+            before, after, grid, Path(folder), stack, progress
+        )
         field = _register(grid, old, new, valid)
         scene = PairScene(
             grid=grid,
             bands=bands,
+            names=names,
             has_map=labels is not None,
             device=place,
             field=field,
@@ -198,13 +204,14 @@ def _decode(
     folder: Path,
     stack: ExitStack,
     progress: Progress | None,
-) -> tuple[int, Scratch, Scratch, Scratch]:
+) -> tuple[tuple[int, tuple[str, ...]], Scratch, Scratch, Scratch]:
     """Both images decoded once each, window by window, by ``READERS`` threads (GDAL lets go of the
     interpreter while it decodes; a handle belongs to one thread)."""
     dtype = np.dtype(np.uint8 if _is_byte(before, after) else np.float32)
     handles = _Handles(before, after, grid)
     try:
         bands = min(raster.bands for raster in handles.pair())
+        names = handles.pair()[0].names[:bands]
     finally:
         handles.close()
     old, new = (_scratch(stack, bands, grid, dtype, folder) for _ in range(2))
@@ -236,7 +243,7 @@ def _decode(
             handles.close_in(pool, READERS)
     if not seen:
         raise NothingValid("No pixel is valid in both images; check their nodata and footprints.")
-    return bands, old, new, valid
+    return (bands, names), old, new, valid
 
 
 class _Handles:
@@ -387,28 +394,40 @@ def _decimated(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def _hide(scene: PairScene) -> tuple[BoolArray, int]:
-    """Cloud and shadow masks from an overview; only for images that show colour in bytes."""
+    """What masks hide, from an overview: cloud and its shadow on byte images that show colour,
+    snow where a band says it is short-wave infrared."""
     gsd = scene.grid.gsd
+    infrared = next((i for i, n in enumerate(scene.names) if n.upper() in SWIR_NAMES), None)
+    if infrared is not None:
+        before, after, step = _overviews(scene, slice(infrared, infrared + 1), 1)
+        return masks.snow(before[0], after[0]) | masks.snow(after[0], before[0]), step
     metric = 0.05 <= gsd <= masks.OVERVIEW_GSD_M and scene.grid.crs is not None
     if scene.bands < 3 or not metric:
         return scene.hidden, scene.hidden_step
-    step = max(1, round(masks.OVERVIEW_GSD_M / gsd), -(-max(scene.grid.shape) // OVERVIEW_SIDE))
+    finest = max(1, round(masks.OVERVIEW_GSD_M / gsd))
+    before, after, step = _overviews(scene, slice(0, 3), finest)
+    return masks.hidden(before, after, gsd=step * gsd), step
+
+
+def _overviews(scene: PairScene, bands: slice, finest: int) -> tuple[FloatArray, FloatArray, int]:
+    """Both dates at one pixel in ``step``, which is at least ``finest`` and bounds the size."""
+    step = max(finest, -(-max(scene.grid.shape) // OVERVIEW_SIDE))
     rows, cols = (-(-n // step) for n in scene.grid.shape)
-    views = np.zeros((2, 3, rows, cols), np.float32)
-    size = DEFAULT_BLOCK // step * step * 2
+    views = np.zeros((2, bands.stop - bands.start, rows, cols), np.float32)
+    size = max(1, DEFAULT_BLOCK // step) * step * 2
     for row in range(0, scene.grid.shape[0], size):
         for col in range(0, scene.grid.shape[1], size):
             window = Window(
                 row, col, min(size, scene.grid.shape[0] - row), min(size, scene.grid.shape[1] - col)
             )
             for view, image in zip(views, scene.overview(window), strict=True):
-                small = _shrunk(image[:3], step)
+                small = _shrunk(image[bands], step)
                 view[
                     :,
                     row // step : row // step + small.shape[1],
                     col // step : col // step + small.shape[2],
                 ] = small
-    return masks.hidden(views[0], views[1], gsd=step * gsd), step
+    return views[0], views[1], step
 
 
 def _shrunk(image: torch.Tensor, step: int) -> FloatArray:

@@ -14,7 +14,7 @@ _VALLEY_BINS = 12
 """Bins on each side a valley must be lower than: smaller dips are noise of the histogram."""
 _SMALLEST_SHARE = 1e-3
 """Change of a smaller share of a scene cannot shape a mode of its own."""
-NULL_SPREADS = (2.0, 5.0)
+NULL_SPREADS = (3.0, 6.0)
 """Spreads of the unchanged mode between which a valley counts as where change begins."""
 USUAL_SPREADS = 3.0
 """Where change begins when there is no valley: one unchanged pixel in a thousand lies above."""

@@ -1,17 +1,22 @@
 """The tile engine: no seams, bytes that mean what they say, PNG in and PNG-sized GeoTIFF out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.transform import from_origin
 
 from daemon.demo.render import write_geotiff
 from daemon.detect_pair import detect_pair
 from detectors.cva import Cva
 from detectors.deep_cva import DeepCva
-from detectors.engine import detect_scene, quantised, ramp
+from detectors.engine import detect_scene, quantised, ramp, sieved
+from detectors.registry import DETECTORS, make_detector
 from detectors.scene import open_scene
-from detectors.types import CHANGED, Window
+from detectors.scratch import Scratch
+from detectors.types import CHANGED, Grid, Window
 
 BOUNDS = (500_000.0, 6_280_000.0, 500_384.0, 6_280_384.0)
 
@@ -38,6 +43,29 @@ def test_tiled_and_whole_agree(pair, detector, tolerance):
     difference = np.abs(results[0] - results[1])
     assert np.quantile(difference, 0.99) <= tolerance
     assert difference.mean() < 0.3 * tolerance
+
+
+@pytest.mark.parametrize("name", [n for n, e in DETECTORS.items() if not e.make().needs_map])
+def test_a_pair_with_itself_flags_nothing(pair, name):
+    with (
+        open_scene([pair[0]], pair[0]) as scene,
+        detect_scene(scene, make_detector(name)) as found,
+    ):
+        assert found.changed_fraction == 0
+
+
+def test_specks_below_the_smallest_object_are_taken_out_wherever_strips_end(monkeypatch):
+    grid = Grid("EPSG:2154", from_origin(0, 300, 1, 1), (300, 40), 0)
+    found = np.zeros((4, 300, 40), np.uint8)
+    for row in range(0, 300, 30):
+        found[0, row : row + 6, 5:11] = 200  # 36 m²
+        found[0, row + 12 : row + 20, 5:13] = 200  # 64 m²
+    layers = Scratch(4, grid.shape, np.uint8, Path())
+    layers.write(grid.window, found)
+    monkeypatch.setattr("detectors.engine.STRIP_PIXELS", 40)
+    assert sieved(layers, grid) == 10 * 64
+    left = layers.read(grid.window)[0]
+    assert (left >= CHANGED).sum() == 10 * 64 and (left == CHANGED - 1).sum() == 10 * 36
 
 
 def test_half_is_128_and_a_ramp_never_weighs_nothing():

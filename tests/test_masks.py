@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors.masks import cloud, cloud_shadow, hidden
+from detectors.masks import cloud, cloud_shadow, hidden, snow
 
 GSD = 2.0
 
@@ -44,3 +44,16 @@ def test_a_soft_white_cloud_and_its_shadow_are_hidden():
 )
 def test_sharp_or_coloured_ground_is_not(colour):
     assert not hidden(ground(), painted(ground(1), colour), gsd=GSD).any()
+
+
+def test_snow_is_seen_in_the_short_wave_infrared_and_a_pond_is_not():
+    rng = np.random.default_rng(4)
+    dry = rng.normal(1500, 300, (200, 200)).clip(300).astype(np.float32)
+    white = dry.copy()
+    white[40:180] = rng.normal(350, 80, (140, 200)).clip(60)
+    hidden_by_snow = snow(white, dry)
+    assert hidden_by_snow[60:160].mean() > 0.95 and hidden_by_snow[:30].mean() < 0.05
+    assert not snow(dry, white).any()
+    pond = dry.copy()
+    pond[50:80, 50:80] = 200
+    assert not snow(pond, dry).any()

@@ -1,0 +1,52 @@
+"""What the documents say exists: commands, options, files."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from daemon.cli import app
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def invocations():
+    for path in DOCUMENTS:
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+            for call in re.findall(r"millesimed ((?:[a-z-]+ ?)+[^&|;\n]*)", block):
+                yield path.name, call.split("#")[0].strip()
+
+
+def command_of(words):
+    group, taken = typer.main.get_command(app), []
+    for word in words:
+        commands = getattr(group, "commands", {})
+        if word not in commands:
+            break
+        group = commands[word]
+        taken.append(word)
+    return group, words[len(taken) :]
+
+
+@pytest.mark.parametrize(("document", "call"), list(invocations()))
+def test_every_documented_call_names_a_command_and_its_options(document, call):
+    command, rest = command_of(call.split())
+    assert not hasattr(command, "commands"), f"{document}: no such command: {call}"
+    known = {option for parameter in command.params for option in parameter.opts}
+    for word in rest:
+        if word.startswith("--"):
+            assert word.split("=")[0] in known, f"{document}: {word} in {call}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_every_file_and_module_a_document_names_is_there(path):
+    names = set(
+        re.findall(
+            r"`((?:schemas|detectors|updater|daemon|deploy|tests|docs)[\w./]*)`", path.read_text()
+        )
+    )
+    for name in names:
+        as_module = ROOT / (name.replace(".", "/") + ".py")
+        assert (ROOT / name).exists() or as_module.exists(), f"{path.name} names {name}"
