@@ -101,13 +101,16 @@ def run(  # noqa: PLR0913, PLR0917 - each argument is a flag
         show_figures("Events", handled(service))
 
 
-def detect(
+def detect(  # noqa: PLR0913, PLR0917 - each argument is a flag
     before: Annotated[Path, typer.Argument(help="Image before.")],
     after: Annotated[Path, typer.Argument(help="Image after.")],
     out: Annotated[Path, typer.Option(help="Folder for change.tif and regions.gpkg.")],
     detector: Annotated[str | None, typer.Option(help="Detector; else chosen by --map.")] = None,
     map_: Annotated[Path | None, typer.Option("--map", help="Previous map (vector).")] = None,
     weights: Weights = None,
+    elevation: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Surface models (MNS) of both dates.")
+    ] = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
@@ -125,6 +128,7 @@ def detect(
             detector=detector,
             map_path=map_,
             weights=weights,
+            elevation=elevation,
             device=device,
             progress=progress,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.labels import MapLabels
+from daemon.preview import draw_detection
 from detectors.engine import choose_device, detect_scene
 from detectors.registry import default_detector, make_detector
 from detectors.scene import PairScene, open_scene
@@ -14,7 +15,7 @@ from detectors.vectorise import regions, write_regions
 from updater.importer import prepare
 
 
-def detect_pair(
+def detect_pair(  # noqa: PLR0913 - as many as the command has flags
     before: Path,
     after: Path,
     *,
@@ -23,9 +24,10 @@ def detect_pair(
     map_path: Path | None,
     device: str,
     weights: Path | None = None,
+    elevation: tuple[Path, Path] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write ``change.tif`` and ``regions.gpkg``; gives the command's figures.
+    """Write ``change.tif``, ``regions.gpkg`` and a picture, ``change.png``; gives the figures.
 
     Raises:
         DetectionError: whatever is wrong with the images.
@@ -45,6 +47,7 @@ def detect_pair(
             after,
             labels=labels if found_map else None,
             device=place,
+            elevation=elevation,
             progress=progress,
         ) as scene,
         detect_scene(scene, _detector(scene, detector, weights), progress=progress) as found,
@@ -52,6 +55,14 @@ def detect_pair(
         found.write(out / "change.tif")
         areas = regions(found)
         write_regions(areas, out / "regions.gpkg", crs=scene.grid.crs)
+        draw_detection(
+            out / "change.png",
+            before=before,
+            after=after,
+            probability=out / "change.tif",
+            grid=scene.grid,
+            regions=areas,
+        )
         return {
             "detector": found.detector,
             "regions": len(areas),

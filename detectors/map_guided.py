@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors import elevation
 from detectors.cover_model import (
     BLOCK_M,
     ELSEWHERE,
@@ -311,10 +312,10 @@ class MapGuided:
         labels, usable, fold = self._ground(tile)
         if self._model is None:
             own = _Verdict.nothing(labels)
-            evidence = torch.zeros_like(own.probability)
+            own_odds = torch.zeros_like(own.probability)
         else:
             work = self._predict(tile, self._model, (labels, usable, fold))
-            probability, rival, evidence = _odds(work, self._prior, self._house)
+            probability, rival, own_odds = _odds(work, self._prior, self._house)
             magnitude = (work.new - work.old).abs().sum(dim=0) / 2
             own = _Verdict(probability, magnitude, self._classes.to(rival.device)[rival])
         if self._buildings is None:
@@ -324,10 +325,14 @@ class MapGuided:
             for layer in self._buildings.logits(tile)
         )
         was, now = torch.sigmoid(before), torch.sigmoid(after)
+        rise = None
+        if tile.rise is not None:
+            rise = F.interpolate(tile.rise[None, None], labels.shape, mode="area")[0, 0]
         mapped = labels == CS_INDEX[BUILDING]
         possible = torch.where(mapped, was > now, now > was)
         seen = torch.where(possible, change / self._buildings.temperature, -LOUDEST)
-        fused = (1 - self._trust) * seen + self._trust * evidence.clamp(-LOUDEST, LOUDEST)
+        fused = (1 - self._trust) * seen + self._trust * own_odds.clamp(-LOUDEST, LOUDEST)
+        fused = fused + elevation.evidence(rise, ~mapped)
         same = (tile.before == tile.after).all()
         built = torch.sigmoid(fused) * (usable & (labels > 0)) * ~same
         other = own.probability * ((own.cover != CS_INDEX[BUILDING]) & ~mapped)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from detectors import masks, radiometry, registration
+from detectors.elevation import rise_of
 from detectors.errors import NothingValid
 from detectors.raster import DEFAULT_BLOCK, Raster, common_grid
 from detectors.scratch import Scratch
@@ -76,6 +77,7 @@ class PairScene:
     _valid: Scratch
     _labels: MapRasteriser | None
     _around: Surroundings | None
+    _rise: Scratch | None
 
     def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
         """Every tile, row by row; ``window`` of each includes its margin."""
@@ -114,6 +116,9 @@ class PairScene:
             after=after,
             valid=torch.as_tensor(seen & shown, device=self.device),
             labels=None if labels is None else torch.as_tensor(labels, device=self.device),
+            rise=None
+            if self._rise is None
+            else torch.as_tensor(self._rise.read_float(window)[0], device=self.device),
         )
 
     def overview(self, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,12 +162,14 @@ def open_scene(
     labels: Callable[[Grid], MapRasteriser] | None = None,
     device: torch.device | None = None,
     whole_before: bool = True,
+    elevation: tuple[Path, Path] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[PairScene]:
     """Open a pair for detection.
 
     ``labels`` makes the rasteriser of the previous map once the grid is known. ``whole_before``
-    keeps BEFORE's whole grid; otherwise only the ground both show is judged.
+    keeps BEFORE's whole grid; otherwise only the ground both show is judged. ``elevation``: a
+    surface model (MNS, metres) of each date.
 
     Raises:
         DetectionError: whatever is wrong with either image, one sentence each.
@@ -191,7 +198,11 @@ def open_scene(
             _around=Surroundings(before, grid, bands=bands, labels=labels, device=place)
             if labels
             else None,
+            _rise=None,
         )
+        if elevation is not None:
+            scene._rise = rise_of(elevation, grid, Path(folder))
+            stack.callback(scene._rise.close)
         scene.hidden, scene.hidden_step = _hide(scene)
         scene.match = _match(scene)
         yield scene

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors.elevation import evidence
 from detectors.encoder import to_rgb
 from detectors.errors import DetectionError
 from detectors.network import MULTIPLE, SiameseNetwork
@@ -90,7 +91,8 @@ class Siamese:
 
     def _judge(self, tile: Tile) -> TileScores:
         change, before, after = self.logits(tile)
-        probability = torch.sigmoid(change / self._temperature)
+        odds = change / self._temperature + evidence(tile.rise, after >= before)
+        probability = torch.sigmoid(odds)
         same = (tile.before == tile.after).all(dim=0)
         was, now = torch.sigmoid(before), torch.sigmoid(after)
         house = CS_INDEX[BUILDING]

@@ -101,7 +101,8 @@ class Tile:
 
     ``before`` and ``after``: float32 ``(band, row, col)``; ``valid``: False where either date is
     nodata, cloud, shadow of cloud or snow; ``labels``: cover classes of the previous map, or
-    None without one. ``window`` places the arrays on the grid, margin included.
+    None without one. ``rise``: metres the surface rose between the dates, NaN where unknown, or
+    None without elevation. ``window`` places the arrays on the grid, margin included.
     """
 
     window: Window
@@ -109,6 +110,7 @@ class Tile:
     after: torch.Tensor
     valid: torch.Tensor
     labels: torch.Tensor | None
+    rise: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

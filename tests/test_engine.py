@@ -88,6 +88,9 @@ def test_change_tif_lies_on_the_grid_of_before_and_regions_beside_it(pair, tmp_p
         flagged = change.read(1) >= CHANGED
     assert flagged.mean() == pytest.approx(figures["changed_fraction"])
     assert flagged[210:290, 250:290].mean() > 0.9
+    with Image.open(tmp_path / "out" / "change.png") as picture:
+        outlined = np.asarray(picture)[:, 768 + 10 :]
+    assert (outlined == (255, 40, 60)).all(axis=-1).sum() > 100
     assert figures["regions"] >= 1 and (tmp_path / "out" / "regions.gpkg").is_file()
 
 
@@ -108,3 +111,5 @@ def test_png_in_gives_a_geotiff_of_its_size(tmp_path):
     with rasterio.open(tmp_path / "out" / "change.tif") as change:
         assert change.shape == (200, 300)
         assert (change.read(1)[60:110, 90:150] >= CHANGED).mean() > 0.9
+    with Image.open(tmp_path / "out" / "change.png") as picture:
+        assert picture.size == (3 * 300 + 20, 200)
