@@ -7,6 +7,7 @@ arrays on a scale of 0 to 255, one pixel being about ``OVERVIEW_GSD_M``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from kornia.filters import box_blur, sobel
 from rasterio.features import rasterize, shapes
+from rasterio.transform import Affine
 from shapely.geometry import shape
 from torch import Tensor
 
@@ -41,6 +43,18 @@ SHADOW_RATIO = 0.72
 """Brightness under a cloud's shadow against the other date."""
 SHADOW_SIZE = (0.2, 3.0)
 """Size of a shadow against its cloud's."""
+COMPONENT_MARGIN = 12
+"""Pixels kept around a part that is looked at by itself: its border and the ground beyond."""
+CLOUD_SWIR = 2_200.0
+"""Reflectance × 10 000 at 1.6 µm a cloud has at least in its core; most soils stay below."""
+CLOUD_RATIO = 1.5
+"""How much brighter than the other date a cloud is there."""
+CLOUD_SWIR_PIXELS = 20
+"""Smallest cloud looked for, pixels (0.2 ha at 10 m)."""
+CLOUD_SWIR_SHADOW = 0.65
+"""Brightness under the shadow of such a cloud against the other date."""
+CLOUD_SWIR_REACH = 4
+"""Pixels the thin border of such a cloud is taken beyond its core."""
 SNOW_SWIR = 1_100.0
 """Reflectance × 10 000 at 1.6 µm above which ground is not snow (Dozier 1989 puts it at 0.11)."""
 SNOW_RATIO = 0.7
@@ -61,11 +75,12 @@ def cloud(image: FloatArray, other: FloatArray, *, gsd: float) -> BoolArray:
     )
     level = image.mean(axis=0)
     found = np.zeros(core.shape, bool)
-    for part in _components(core, at_least=CLOUD_AREA_M2 / gsd**2):
-        grey = float(np.median((high[part] - low[part]) / np.maximum(high[part], 1)))
-        white = float(np.median(low[part])) >= CLOUD_WHITE and grey < CLOUD_GREY
-        if white and _is_soft(part, level):
-            found |= part
+    for where, part in _components(core, at_least=CLOUD_AREA_M2 / gsd**2):
+        top, bottom = high[where][part], low[where][part]
+        grey = float(np.median((top - bottom) / np.maximum(top, 1)))
+        white = float(np.median(bottom)) >= CLOUD_WHITE and grey < CLOUD_GREY
+        if white and _is_soft(part, level[where]):
+            found[where] |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
 
 
@@ -80,9 +95,10 @@ def cloud_shadow(
     near = dilated(clouds, round(SHADOW_DISTANCE_M / gsd))
     size = float(clouds.sum())
     found = np.zeros(dark.shape, bool)
-    for part in _components(opened(dark, 2), at_least=SHADOW_SIZE[0] * size):
-        if part.sum() <= SHADOW_SIZE[1] * size and (part & near).any() and _is_soft(part, -ratio):
-            found |= part
+    for where, part in _components(opened(dark, 2), at_least=SHADOW_SIZE[0] * size):
+        fits = part.sum() <= SHADOW_SIZE[1] * size and (part & near[where]).any()
+        if fits and _is_soft(part, -ratio[where]):
+            found[where] |= part
     return dilated(found, max(1, round(CLOUD_REACH_M / gsd))) if found.any() else found
 
 
@@ -98,6 +114,28 @@ def snow(image: FloatArray, other: FloatArray) -> BoolArray:
     if dark.sum() < SNOW_SHARE * max(1, int(seen.sum())):
         return np.zeros(image.shape, bool)
     return dilated(closed(dark, 1), 1)
+
+
+def cloud_infrared(image: FloatArray, other: FloatArray) -> BoolArray:
+    """Pixels of ``image`` that a cloud or its shadow hides, from one SWIR band (reflectance ×
+    10 000) alone.
+
+    Water clouds are bright at 1.6 µm, and fade out over several pixels; bare ground and roofs are
+    bright on both dates, or begin at a line.
+    """
+    core = (image > CLOUD_SWIR) & (image > CLOUD_RATIO * other) & (other > 0)
+    found = np.zeros(image.shape, bool)
+    for where, part in _components(core, at_least=CLOUD_SWIR_PIXELS):
+        if _is_soft(part, image[where]):
+            found[where] |= part
+    if not found.any():
+        return found
+    ratio = np.clip(image / np.maximum(other, 1), 0, 2).astype(np.float32)
+    dark = (_blur(ratio, 5) < CLOUD_SWIR_SHADOW) & ~found
+    for where, part in _components(opened(dark, 1), at_least=CLOUD_SWIR_PIXELS):
+        if _is_soft(part, -ratio[where]):
+            found[where] |= part
+    return dilated(found, CLOUD_SWIR_REACH)
 
 
 def _is_soft(part: BoolArray, level: npt.NDArray[Any]) -> bool:
@@ -157,11 +195,19 @@ def closed(mask: BoolArray, radius: int) -> BoolArray:
     return eroded(dilated(mask, radius), radius)
 
 
-def _components(mask: BoolArray, *, at_least: float = 1.0) -> list[BoolArray]:
-    """Connected parts of a mask of at least so many pixels, each as a mask."""
-    parts = []
+def _components(
+    mask: BoolArray, *, at_least: float = 1.0
+) -> Iterator[tuple[tuple[slice, slice], BoolArray]]:
+    """Connected parts of a mask of at least so many pixels: a window around each, and the part as a
+    mask of that window."""
     for geometry, _ in shapes(mask.astype(np.uint8), mask=mask):
-        if shape(geometry).area >= at_least:
-            drawn = rasterize([geometry], out_shape=mask.shape, dtype="uint8")
-            parts.append(np.asarray(drawn > 0, bool) & mask)
-    return parts
+        outline = shape(geometry)
+        if outline.area < at_least:
+            continue
+        left, top, right, bottom = (int(v) for v in outline.bounds)
+        rows = slice(max(0, top - COMPONENT_MARGIN), bottom + COMPONENT_MARGIN)
+        cols = slice(max(0, left - COMPONENT_MARGIN), right + COMPONENT_MARGIN)
+        here = mask[rows, cols]
+        place = Affine.translation(cols.start, rows.start)
+        drawn = rasterize([outline], out_shape=here.shape, transform=place, dtype="uint8")
+        yield (rows, cols), np.asarray(drawn > 0, bool) & here

@@ -406,12 +406,14 @@ def _decimated(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 def _hide(scene: PairScene) -> tuple[BoolArray, int]:
     """What masks hide, from an overview: cloud and its shadow on byte images that show colour,
-    snow where a band says it is short-wave infrared."""
+    snow and cloud where a band says it is short-wave infrared."""
     gsd = scene.grid.gsd
     infrared = next((i for i, n in enumerate(scene.names) if n.upper() in SWIR_NAMES), None)
     if infrared is not None:
         before, after, step = _overviews(scene, slice(infrared, infrared + 1), 1)
-        return masks.snow(before[0], after[0]) | masks.snow(after[0], before[0]), step
+        a, b = before[0], after[0]
+        hidden = masks.snow(a, b) | masks.snow(b, a)
+        return hidden | masks.cloud_infrared(a, b) | masks.cloud_infrared(b, a), step
     metric = 0.05 <= gsd <= masks.OVERVIEW_GSD_M and scene.grid.crs is not None
     if scene.bands < 3 or not metric:
         return scene.hidden, scene.hidden_step

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors.masks import cloud, cloud_shadow, hidden, snow
+from detectors.masks import cloud, cloud_infrared, cloud_shadow, hidden, snow
 
 GSD = 2.0
 
@@ -57,3 +57,15 @@ def test_snow_is_seen_in_the_short_wave_infrared_and_a_pond_is_not():
     pond = dry.copy()
     pond[50:80, 50:80] = 200
     assert not snow(pond, dry).any()
+
+
+def test_a_cloud_in_the_infrared_fades_and_a_new_quarry_does_not():
+    rng = np.random.default_rng(6)
+    dry = rng.normal(1300, 120, (200, 200)).clip(300).astype(np.float32)
+    y, x = np.mgrid[0:200, 0:200]
+    soft = 1 / (1 + np.exp((np.hypot(y - 60, x - 60) - 14) / 2.5))
+    cloudy = (dry * (1 - soft) + 4800 * soft).astype(np.float32)
+    cloudy[120:150, 120:150] = 3900  # bare rock, with a sharp edge
+    found = cloud_infrared(cloudy, dry)
+    assert found[60, 60] and not found[135, 135]
+    assert not cloud_infrared(dry, cloudy).any()
