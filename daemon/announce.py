@@ -11,6 +11,7 @@ from pathlib import Path
 import pystac
 import rasterio
 import shapely
+from cloudevents.core.v1.event import CloudEvent
 from pyproj import CRS
 from rasterio.errors import RasterioError
 from shapely.geometry import box, mapping
@@ -127,9 +128,14 @@ def metres_per_pixel(crs: CRS, pixel: float, footprint: shapely.Geometry) -> flo
 
 def event_bytes(item: pystac.Item) -> tuple[str, bytes]:
     """Event id and structured CloudEvent of an Item, checked against the event's schema."""
+    return item.id, to_structured(_event(item))
+
+
+def _event(item: pystac.Item) -> CloudEvent:
+    """The CloudEvent of an Item, checked against the event's schema."""
     document = item.to_dict(include_self_link=False, transform_hrefs=False)
     AcquisitionItem.model_validate(document)
-    event = cloud_event(
+    return cloud_event(
         type_=ACQUISITION_TYPE,
         id_=item.id,
         source=SOURCE,
@@ -137,7 +143,6 @@ def event_bytes(item: pystac.Item) -> tuple[str, bytes]:
         time=datetime.now(UTC),
         key=_key(item),
     )
-    return item.id, to_structured(event)
 
 
 def _key(item: pystac.Item) -> str:
@@ -165,16 +170,7 @@ def to_topic(item: pystac.Item, settings: KafkaSettings) -> str:
     """
     from confluent_kafka import Producer
 
-    document = item.to_dict(include_self_link=False, transform_hrefs=False)
-    event = cloud_event(
-        type_=ACQUISITION_TYPE,
-        id_=item.id,
-        source=SOURCE,
-        data=document,
-        time=datetime.now(UTC),
-        key=_key(item),
-    )
-    record = to_kafka(event)
+    record = to_kafka(_event(item))
     problems: list[str] = []
     producer = Producer({"bootstrap.servers": settings.servers, **settings.options})
     producer.produce(
