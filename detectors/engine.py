@@ -39,6 +39,9 @@ from schemas.policy import SMALLEST_OBJECT_M2
 
 LAYERS = 4
 """Bytes kept per pixel: probability, magnitude, cover before, cover after."""
+SPECK_SHARE = 0.25
+"""Flagged ground below this share of the smallest object of the map is a speck; more may be a part
+of an object seen in pieces."""
 STRIP_PIXELS = 8_000_000
 """Pixels looked at in one go while specks are taken out."""
 AHEAD = 2
@@ -210,13 +213,13 @@ class _Blend:
 
 
 def sieved(layers: Scratch, grid: Grid) -> int:
-    """Take flagged specks below the smallest object of the map out (their probability falls just
-    below one half); gives how many pixels stay flagged.
+    """Take flagged specks out (their probability falls just below one half); gives how many
+    pixels stay flagged.
 
     Strips overlap by more than a speck is long, so that none is cut by a strip's edge.
     """
     metric = grid.crs is not None and grid.gsd > 0.01  # in degrees a pixel is no small thing
-    least = round(SMALLEST_OBJECT_M2 / grid.gsd**2) if metric else 0
+    least = round(SPECK_SHARE * SMALLEST_OBJECT_M2 / grid.gsd**2) if metric else 0
     reach = 2 * math.isqrt(max(least, 1)) + 1
     rows = max(4 * reach, STRIP_PIXELS // grid.shape[1])
     total = 0

@@ -21,6 +21,11 @@ WIDTH: Final = 48
 FINE: Final = 32
 STRIDE: Final = 2
 """Pixels of the input per pixel of the output."""
+STYLE_GAIN: Final = 0.25
+STYLE_SHIFT: Final = 0.25
+HIDDEN_CHANNELS: Final = 0.15
+"""How far features are restyled in training. Without it the network learns the painter's hand:
+more training then makes made-up pairs better and real ones worse."""
 MULTIPLE: Final = 16
 """Inputs are padded to a multiple of the coarsest stride."""
 
@@ -64,12 +69,24 @@ class SiameseNetwork(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Decoder features ``(tile, FINE, row / 2, col / 2)`` of images on 0 to 255."""
         with torch.no_grad():
-            m2, m4, m8, m16 = pretrained(str(images.device))(images)
+            m2, m4, m8, m16 = (self._restyled(m) for m in pretrained(str(images.device))(images))
         top = self.context(self.lateral16(m16))
         mid = self.merge8(self.lateral8(m8) + _up(top, m8))
         low = self.merge4(self.lateral4(m4) + _up(mid, m4))
         fine = self.merge2(torch.cat([self.lateral2(m2), _up(low, m2)], dim=1))
         return torch.as_tensor(fine)
+
+    def _restyled(self, features: Tensor) -> Tensor:
+        """In training, each channel of each image scaled and shifted at random, some hidden: what
+        another camera, land or painter does to an encoder's features (as MixStyle, Zhou et al.
+        2021, without a second style to mix)."""
+        if not self.training:
+            return features
+        shape = (*features.shape[:2], 1, 1)
+        spread = features.std(dim=(2, 3), keepdim=True)
+        gain = 1 + STYLE_GAIN * torch.randn(shape, device=features.device)
+        shift = STYLE_SHIFT * spread * torch.randn(shape, device=features.device)
+        return F.dropout2d(features * gain + shift, HIDDEN_CHANNELS)
 
     def forward(self, before: Tensor, after: Tensor) -> Logits:
         """Judge pairs ``(tile, 3, row, col)`` on 0 to 255; sides must be multiples of 16."""

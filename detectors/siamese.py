@@ -107,21 +107,21 @@ class Siamese:
         """Log odds ``(row, col)`` of change and of a building before and after."""
         if self._network is None:
             raise RuntimeError("fit the detector before it judges")
-        shape = tile.valid.shape
+        shape, zoom = tile.valid.shape, self._zoom
+        size = (max(1, round(shape[0] * zoom)), max(1, round(shape[1] * zoom)))
         shown = []
         for image, (low, high) in zip((tile.before, tile.after), self._ranges, strict=True):
             rgb = to_rgb(image, low, high)[None]
-            if self._zoom != 1.0:
-                rgb = F.interpolate(
-                    rgb, scale_factor=self._zoom, mode="bilinear", align_corners=False
-                )
+            if zoom < 1:
+                rgb = F.interpolate(rgb, size, mode="area")
+            elif zoom > 1:
+                rgb = F.interpolate(rgb, size, mode="bilinear", align_corners=False)
             shown.append(_padded(rgb))
         with torch.no_grad():
             found = self._network(*shown)
-        size = (round(shape[0] * self._zoom), round(shape[1] * self._zoom))
         layers = torch.stack([found.change[0], found.built_before[0], found.built_after[0]])
         layers = layers[:, : size[0], : size[1]]
-        if self._zoom != 1.0:
+        if size != tuple(shape):
             layers = F.interpolate(layers[None], shape, mode="bilinear", align_corners=False)[0]
         change, before, after = layers
         return change, before, after

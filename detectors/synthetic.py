@@ -193,7 +193,7 @@ def _cells(
     wobble = 0.8 * canvas.noise[2]
     u = canvas.x * math.cos(angle) + canvas.y * math.sin(angle) + wobble
     v = canvas.y * math.cos(angle) - canvas.x * math.sin(angle) + wobble
-    step = {"village": 22.0, "works": 34.0, "country": 48.0}[setting] * rng.uniform(0.6, 1.5)
+    step = {"village": 22.0, "works": 34.0, "country": 60.0}[setting] * rng.uniform(0.6, 2.0)
     reach = 2 * canvas.size * canvas.gsd
     cuts = [np.cumsum(rng.uniform(0.5, 1.6, int(2 * reach / step) + 2)) * step - reach] * 2
     cuts[1] = np.cumsum(rng.uniform(0.5, 1.6, len(cuts[0]))) * step - reach
@@ -247,7 +247,7 @@ def _houses(rng: Rng, canvas: _Canvas, setting: str, angle: float, *, change: bo
     houses = []
     for _ in range(count):
         large = setting == "works" or rng.random() < 0.08
-        a, b = rng.uniform(8, 28, 2) if large else (rng.uniform(3.5, 9), rng.uniform(2.5, 5.5))
+        a, b = rng.uniform(6, 17, 2) if large else (rng.uniform(3.5, 9), rng.uniform(2.5, 5.5))
         x, y = rng.uniform(2, side - 2, 2)
         reach = math.hypot(a, b)
         if any(math.hypot(x - p, y - q) < reach + r for p, q, r in taken):
