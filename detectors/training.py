@@ -34,6 +34,7 @@ PATIENCE: Final = 6
 VALIDATION_EXAMPLES: Final = 64
 _VALIDATION: Final = 1_000_003
 """Epoch number validation examples are drawn under: no training epoch ever has it."""
+_EPOCH_STRIDE: Final = 7_919
 TEMPERATURES: Final = tuple(np.geomspace(0.4, 4.0, 25))
 
 
@@ -185,6 +186,7 @@ def _epoch(
     progress: Progress | None,
 ) -> float:
     network.train()
+    torch.manual_seed(plan.seed + _EPOCH_STRIDE * (state.epoch + 1))  # a resumed epoch is the same
     total = 0.0
     for step, examples in enumerate(batches):
         share = (state.epoch + step / plan.steps) / plan.epochs
