@@ -8,9 +8,9 @@ from typing import Any
 from daemon.labels import MapLabels
 from daemon.preview import draw_detection
 from detectors.engine import choose_device, detect_scene
-from detectors.registry import default_detector, make_detector
-from detectors.scene import PairScene, open_scene
-from detectors.types import Detector, Grid, MapRasteriser, Progress
+from detectors.registry import detector_for
+from detectors.scene import open_scene
+from detectors.types import Grid, MapRasteriser, Progress
 from detectors.vectorise import regions, write_regions
 from updater.importer import prepare
 
@@ -50,7 +50,9 @@ def detect_pair(  # noqa: PLR0913 - as many as the command has flags
             elevation=elevation,
             progress=progress,
         ) as scene,
-        detect_scene(scene, _detector(scene, detector, weights), progress=progress) as found,
+        detect_scene(
+            scene, detector_for(scene, detector, weights=weights), progress=progress
+        ) as found,
     ):
         found.write(out / "change.tif")
         areas = regions(found)
@@ -73,9 +75,3 @@ def detect_pair(  # noqa: PLR0913 - as many as the command has flags
             "shift": list(scene.field.offset),
             "registration_residual": scene.field.residual,
         }
-
-
-def _detector(scene: PairScene, name: str | None, weights: Path | None) -> Detector:
-    gsd = scene.grid.gsd if scene.grid.crs else None
-    chosen = name or default_detector(has_map=scene.has_map, gsd=gsd, bands=scene.bands)
-    return make_detector(chosen, weights=weights)

@@ -13,9 +13,9 @@ from daemon.pipeline import Judged
 from detectors.engine import choose_device, detect_scene
 from detectors.errors import NoOverlap, WrongCrs
 from detectors.raster import open_dataset
-from detectors.registry import default_detector, make_detector
-from detectors.scene import PairScene, open_scene
-from detectors.types import Detector, Grid, MapRasteriser, Progress
+from detectors.registry import detector_for
+from detectors.scene import open_scene
+from detectors.types import Grid, MapRasteriser, Progress
 from detectors.vectorise import MIN_AREA_M2, regions
 from schemas.acquisition import AcquisitionItem
 from schemas.policy import SENSOR_POLICY
@@ -56,7 +56,7 @@ def judge(
         ) as scene,
         detect_scene(
             scene,
-            _detector(scene, settings),
+            detector_for(scene, settings.detector, weights=settings.weights),
             seed=settings.seed,
             tile_size=settings.tile_size,
             batch=settings.batch,
@@ -69,14 +69,6 @@ def judge(
             flagged=found.changed_fraction,
             pixels_per_second=found.megapixels_per_second * 1e6,
         )
-
-
-def _detector(scene: PairScene, settings: Settings) -> Detector:
-    """The configured detector, or what stands for the scene where none is configured."""
-    name = settings.detector or default_detector(
-        has_map=scene.has_map, gsd=scene.grid.gsd, bands=scene.bands
-    )
-    return make_detector(name, weights=settings.weights)
 
 
 def check_announced(path: Path, item: AcquisitionItem) -> None:

@@ -154,11 +154,7 @@ class Pipeline:
         from daemon.detection import judge
 
         reference = located.references[0]
-        polygons = reads.as_of(
-            store,
-            valid_at=max(reference.acquired, reads.end_of(store.millesime)),
-            bounds=shapely.bounds(located.footprint.buffer(CONTEXT_M)).tolist(),
-        )
+        polygons = reads.shown_on(store, reference, located.footprint.buffer(CONTEXT_M))
         return judge(
             before=[image.path for image in located.references],
             after=located.image,

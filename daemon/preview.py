@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 from rasterio.transform import Affine
+from shapely.geometry.base import BaseGeometry
 
 from detectors.raster import Raster
 from detectors.types import Grid, Region
@@ -32,17 +33,35 @@ def draw_detection(
     """Write the panels side by side as a PNG; ``regions`` are in the CRS of the grid."""
     small = _small(grid)
     panels = [_colour(before, small), _colour(after, small), _grey(probability, small)]
-    pen = ImageDraw.Draw(panels[1])
-    inverse = ~small.transform
     for region in regions:
-        for polygon in polygons_of(region.geometry):
-            ring = [tuple(inverse @ (x, y)) for x, y, *_ in polygon.exterior.coords]
-            pen.line(ring, fill=OUTLINE, width=2)
-    rows, cols = small.shape
-    wide = Image.new("RGB", (3 * cols + 2 * GAP_PX, rows), (255, 255, 255))
+        trace(panels[1], region.geometry, small.transform, colour=OUTLINE, width=2)
+    side_by_side(panels).save(path)
+
+
+def trace(
+    panel: Image.Image,
+    geometry: BaseGeometry,
+    transform: Affine,
+    *,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    """Draw the outer outlines of a geometry; ``transform`` takes the panel's (col, row) to its
+    CRS."""
+    pen, inverse = ImageDraw.Draw(panel), ~transform
+    for polygon in polygons_of(geometry):
+        ring = [tuple(inverse @ (x, y)) for x, y, *_ in polygon.exterior.coords]
+        pen.line(ring, fill=colour, width=width)
+
+
+def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
+    """Panels of one size in a row, a white gap between them."""
+    cols, rows = panels[0].size
+    gaps = GAP_PX * (len(panels) - 1)
+    wide = Image.new("RGB", (cols * len(panels) + gaps, rows), (255, 255, 255))
     for number, panel in enumerate(panels):
         wide.paste(panel, (number * (cols + GAP_PX), 0))
-    wide.save(path)
+    return wide
 
 
 def _small(grid: Grid) -> Grid:

@@ -10,12 +10,13 @@ import shapely
 from detectors.engine import choose_device
 from detectors.map_source import MapSource
 from detectors.raster import open_dataset
+from detectors.siamese import default_weights
 from detectors.synthetic import SyntheticSource
 from detectors.training import Plan, Source, TrainingFailed, train
 from detectors.types import Progress
 from schemas.policy import BUILDING
 from updater.crs import reproject
-from updater.reads import as_of, end_of, images
+from updater.reads import images, shown_on
 from updater.store import Store
 
 
@@ -34,11 +35,7 @@ def source_of(db: Path) -> MapSource:
             )
         buildings = []
         for image in found:
-            polygons = as_of(
-                store,
-                valid_at=max(image.acquired, end_of(store.millesime)),
-                bounds=shapely.bounds(image.footprint).tolist(),
-            )
+            polygons = shown_on(store, image, image.footprint)
             with open_dataset(image.path) as dataset:
                 crs = dataset.crs.to_wkt()
             shapes = [
@@ -66,11 +63,7 @@ def run_training(
     pairs start from nothing.
     """
     source: Source = SyntheticSource() if db is None else source_of(db)
-    begin = start_from
-    if begin is None and db is not None:
-        from importlib.resources import files
-
-        begin = Path(str(files("detectors") / "weights" / "siamese.safetensors"))
+    begin = start_from or (default_weights() if db is not None else None)
     return train(
         source,
         out,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectors.encoder import CHANNELS, pretrained, to_rgb
+from detectors.encoder import CHANNELS, band_range, pretrained, to_rgb
 from detectors.types import Grid, Progress
 
 HIDDEN = 64
@@ -84,8 +84,7 @@ class Features:
 
     def set_range(self, pixels: Tensor) -> None:
         """Range of each band, from a sample ``(band, pixel)``."""
-        self.low = torch.quantile(pixels, 0.01, dim=1)
-        self.high = torch.quantile(pixels, 0.99, dim=1).maximum(self.low + 1e-3)
+        self.low, self.high = band_range(pixels)
 
     def set_statistics(self, features: Tensor) -> None:
         """Mean and spread of each feature, from a sample ``(pixel, feature)``."""

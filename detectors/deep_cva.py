@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detectors.encoder import pretrained, to_rgb
+from detectors.encoder import band_range, pretrained, to_rgb
 from detectors.threshold import minimum_error, probability_of
 from detectors.types import Progress, Scene, Tile, TileScores
 
@@ -45,8 +45,9 @@ class DeepCva:
         for date in (0, 1):
             images = [(t.before, t.after)[date] for t in tiles]
             pixels = torch.cat([i.flatten(1)[:, ::41] for i in images], dim=1)
-            self._low.append(torch.quantile(pixels, 0.01, dim=1))
-            self._high.append(torch.quantile(pixels, 0.99, dim=1))
+            low, high = band_range(pixels, least=0.0)
+            self._low.append(low)
+            self._high.append(high)
             seen = torch.cat([self._maps(i, date).flatten(1)[:, ::13] for i in images], dim=1)
             self._statistics.append((seen.mean(dim=1), seen.std(dim=1).clamp(min=1e-4)))
         scores = torch.cat([self._score(t).flatten()[::11] for t in tiles]).cpu().numpy()

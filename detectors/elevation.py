@@ -14,7 +14,7 @@ from torch import Tensor
 
 from detectors.raster import DEFAULT_BLOCK, Raster
 from detectors.scratch import Scratch
-from detectors.types import Grid, Window
+from detectors.types import Grid
 
 HALFWAY_M = 1.5
 """Rise at which height neither speaks for a building nor against: half of a low ground floor, and
@@ -35,10 +35,8 @@ def rise_of(models: tuple[Path, Path], grid: Grid, folder: Path) -> Scratch:
     """
     scratch = Scratch(1, grid.shape, np.float32, folder)
     sample = []
-    rows = max(1, DEFAULT_BLOCK)
     with Raster([models[0]], grid) as first, Raster([models[1]], grid) as second:
-        for row in range(0, grid.shape[0], rows):
-            strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
+        for strip in grid.window.strips(DEFAULT_BLOCK):
             low, low_valid = first.read(strip)
             high, high_valid = second.read(strip)
             known = low_valid & high_valid
@@ -49,14 +47,10 @@ def rise_of(models: tuple[Path, Path], grid: Grid, folder: Path) -> Scratch:
     seen = np.concatenate(sample)
     seen = seen[np.isfinite(seen)]
     if len(seen):
-        _lower(scratch, grid, float(np.median(seen)), rows)
+        offset = np.float32(np.median(seen))
+        for strip in grid.window.strips(DEFAULT_BLOCK):
+            scratch.write(strip, scratch.read_float(strip) - offset)
     return scratch
-
-
-def _lower(scratch: Scratch, grid: Grid, offset: float, rows: int) -> None:
-    for row in range(0, grid.shape[0], rows):
-        strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
-        scratch.write(strip, scratch.read_float(strip) - np.float32(offset))
 
 
 def evidence(rise: Tensor | None, appears: Tensor) -> Tensor:

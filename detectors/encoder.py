@@ -116,6 +116,12 @@ def pretrained(device: str = "cpu") -> Encoder:
     return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def band_range(pixels: Tensor, *, least: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """First and last percentile of each band of ``(band, pixel)``, at least ``least`` apart."""
+    low, high = (torch.quantile(pixels, q, dim=1) for q in (0.01, 0.99))
+    return low, high.maximum(low + least)
+
+
 def to_rgb(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Any ``(band, row, col)`` as three bands on 0 to 255; ``low`` and ``high`` per band."""
     scaled = (image - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]

@@ -21,7 +21,7 @@ import rasterio
 import torch
 from rasterio.features import sieve
 
-from detectors.raster import DEFAULT_BLOCK
+from detectors.raster import DEFAULT_BLOCK, byte_profile
 from detectors.scene import PairScene, in_order, windows
 from detectors.scratch import Scratch
 from detectors.types import (
@@ -43,7 +43,7 @@ SPECK_SHARE = 0.25
 """Flagged ground below this share of the smallest object of the map is a speck; more may be a part
 of an object seen in pieces."""
 STRIP_PIXELS = 8_000_000
-"""Pixels looked at in one go while specks are taken out."""
+"""Pixels looked at in one go where a scene is gone through in strips."""
 AHEAD = 2
 """Batches prepared ahead of the detector."""
 
@@ -75,17 +75,7 @@ class Detection:
     def write(self, path: Path) -> None:
         """Band 1 of ``change.tif``: the probability on the scene's grid."""
         grid = self.scene.grid
-        profile = {
-            "driver": "GTiff",
-            "height": grid.shape[0],
-            "width": grid.shape[1],
-            "count": 1,
-            "dtype": "uint8",
-            "compress": "deflate",
-            "tiled": True,
-            "blockxsize": 256,
-            "blockysize": 256,
-        }
+        profile = byte_profile(grid, compress="deflate", tiled=True, blockxsize=256, blockysize=256)
         if grid.crs is not None:
             profile |= {"crs": grid.crs, "transform": grid.transform}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +143,6 @@ class _Blend:
         self._layers = layers
         self._margin = margin
         self._top = 0
-        self._held = 0
         self._sums = np.zeros((3, 0, grid.shape[1]), np.float32)
         self._best = np.zeros((0, grid.shape[1]), np.float32)
         self._classes = np.zeros((2, 0, grid.shape[1]), np.uint8)
@@ -180,16 +169,15 @@ class _Blend:
         """Put aside rows above ``first`` and make room down to ``last``."""
         if first > self._top:
             self._flush(first)
-        lacking = last - self._top - self._held
+        lacking = last - self._top - len(self._best)
         if lacking > 0:
             room = ((0, 0), (0, lacking), (0, 0))
             self._sums = np.pad(self._sums, room)
             self._classes = np.pad(self._classes, room)
             self._best = np.pad(self._best, room[1:])
-            self._held += lacking
 
     def _flush(self, until: int) -> None:
-        count = min(until - self._top, self._held)
+        count = min(until - self._top, len(self._best))
         if count > 0:
             sums = self._sums[:, :count]
             weight = np.maximum(sums[2], 1e-9)
@@ -204,12 +192,11 @@ class _Blend:
         self._sums = self._sums[:, count:].copy()
         self._classes = self._classes[:, count:].copy()
         self._best = self._best[count:].copy()
-        self._held -= count
         self._top += count
 
     def finish(self) -> None:
         """Put aside what is left."""
-        self._flush(self._top + self._held)
+        self._flush(self._top + len(self._best))
 
 
 def sieved(layers: Scratch, grid: Grid) -> int:
@@ -218,14 +205,12 @@ def sieved(layers: Scratch, grid: Grid) -> int:
 
     Strips overlap by more than a speck is long, so that none is cut by a strip's edge.
     """
-    metric = grid.crs is not None and grid.gsd > 0.01  # in degrees a pixel is no small thing
-    least = round(SPECK_SHARE * SMALLEST_OBJECT_M2 / grid.gsd**2) if metric else 0
+    least = round(SPECK_SHARE * SMALLEST_OBJECT_M2 / grid.gsd**2) if grid.is_metric else 0
     reach = 2 * math.isqrt(max(least, 1)) + 1
     rows = max(4 * reach, STRIP_PIXELS // grid.shape[1])
     total = 0
     pending: tuple[Window, ByteArray] | None = None
-    for row in range(0, grid.shape[0], rows):
-        strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
+    for strip in grid.window.strips(rows):
         outer = strip.grown(reach, shape=grid.shape)
         found = np.asarray(layers.read(outer), np.uint8)
         changed = found[0] >= CHANGED

@@ -24,7 +24,7 @@ from shapely.strtree import STRtree
 
 from detectors.engine import detect_scene
 from detectors.errors import DetectionError
-from detectors.registry import default_detector, make_detector
+from detectors.registry import detector_for, make_detector
 from detectors.scene import open_scene
 from detectors.types import (
     CHANGED,
@@ -45,6 +45,8 @@ OBJECT_IOU = 0.3
 around a house of 200 m² at 0.2 m still passes, a neighbour does not."""
 OBJECT_AREA_M2 = 50.0
 """Objects below it are left out of polygon figures: the smallest building the map takes."""
+CAUSES = ("unchanged building", "shadow", "vegetation", "brightness", "other")
+"""What ``causes`` tells false alarms by, in the order it asks."""
 RELIABILITY_BINS = 10
 BOOTSTRAP_DRAWS = 2_000
 SHADE_SHARE = 0.55
@@ -255,17 +257,15 @@ def _judge(
 ) -> Judged:
     with open_scene([pair.before], pair.after, labels=_labels(pair), device=device) as scene:
         gsd = scene.grid.gsd if scene.grid.crs else None
-        chosen = detector or default_detector(
-            has_map=pair.map_before is not None, gsd=gsd, bands=scene.bands
-        )
-        with detect_scene(scene, make_detector(chosen, weights=weights)) as found:
+        chosen = detector_for(scene, detector, weights=weights)
+        with detect_scene(scene, chosen) as found:
             probability = found.read(scene.grid.window)[0]
             mask = probability >= CHANGED
             tile = scene.tile(scene.grid.window)
             images = (tile.before.cpu().numpy(), tile.after.cpu().numpy())
             return Judged(
                 name=pair.name,
-                detector=chosen,
+                detector=chosen.name,
                 tally=score(mask, pair, pixel_area=(gsd or 1.0) ** 2),
                 flagged=float(mask.mean()),
                 changed=float(pair.truth.mean()),
@@ -354,8 +354,7 @@ def report(judged: Sequence[Judged], *, skipped: int, detector: str | None) -> d
             for i in range(RELIABILITY_BINS)
         ],
         "false_alarms": {
-            cause: sum(one.causes.get(cause, 0) for one in judged)
-            for cause in ("unchanged building", "shadow", "vegetation", "brightness", "other")
+            cause: sum(one.causes.get(cause, 0) for one in judged) for cause in CAUSES
         },
         "per_pair": [
             {

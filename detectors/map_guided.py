@@ -21,7 +21,6 @@ how well the scene's own model tells buildings on held-out ground.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -41,7 +40,7 @@ from detectors.cover_model import (
 )
 from detectors.errors import UnknownDetector
 from detectors.siamese import GSD_AS_IS_M, Siamese
-from detectors.types import Lesson, Progress, Scene, Tile, TileScores
+from detectors.types import Lesson, Progress, Scene, Tile, TileScores, valid_pixels
 from schemas.nomenclature import CS_FROM_INDEX, CS_INDEX
 from schemas.policy import BUILDING, CHANGE_PRIOR, transition_plausibility
 
@@ -189,13 +188,7 @@ class MapGuided:
         self._features = []
         for date in (0, 1):
             images = [(t.before, t.after)[date] for t in tiles]
-            pixels = torch.cat(
-                [
-                    i[:, t.valid][:, :: max(1, int(t.valid.sum()) // 4000)]
-                    for i, t in _pairs(images, tiles)
-                ],
-                dim=1,
-            )
+            pixels = valid_pixels(tiles, date, each=4000)
             features = Features(scene.bands, self._step, scene.device)
             features.set_range(pixels)
             few = range(0, len(tiles), max(1, len(tiles) // 12))
@@ -330,7 +323,7 @@ class MapGuided:
             rise = F.interpolate(tile.rise[None, None], labels.shape, mode="area")[0, 0]
         mapped = labels == CS_INDEX[BUILDING]
         possible = torch.where(mapped, was > now, now > was)
-        seen = torch.where(possible, change / self._buildings.temperature, -LOUDEST)
+        seen = torch.where(possible, change, -LOUDEST)
         fused = (1 - self._trust) * seen + self._trust * own_odds.clamp(-LOUDEST, LOUDEST)
         fused = fused + elevation.evidence(rise, ~mapped)
         same = (tile.before == tile.after).all()
@@ -367,10 +360,6 @@ def _siamese_for(scene: Scene) -> Siamese | None:
     low, high = GSD_AS_IS_M
     fits = scene.grid.crs is not None and low <= scene.grid.gsd <= high and scene.bands >= 3
     return Siamese() if fits else None
-
-
-def _pairs(images: list[Tensor], tiles: list[Tile]) -> Iterable[tuple[Tensor, Tile]]:
-    return zip(images, tiles, strict=True)
 
 
 def _smoothed(p: Tensor, side: int) -> Tensor:

@@ -17,8 +17,8 @@ import shapely
 import torch
 from rasterio.features import rasterize
 
+from detectors.painting import exposed
 from detectors.raster import Raster, grid_of, open_dataset
-from detectors.synthetic import exposed
 from detectors.training import Example, TrainingFailed
 from detectors.types import BoolArray, ByteArray, Grid, Window
 

@@ -115,6 +115,13 @@ def is_aligned(a: Grid, b: Grid) -> bool:
     return bool(scale * max(b.shape) < _ALIGNED * max(b.shape) and whole < 1e-3)
 
 
+def byte_profile(grid: Grid, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - GDAL's options
+    """Creation profile of a one-band byte GeoTIFF of a grid's shape."""
+    rows, cols = grid.shape
+    size = {"height": rows, "width": cols}
+    return {"driver": "GTiff", **size, "count": 1, "dtype": "uint8", **more}
+
+
 class Raster:
     """One or several images read on one grid; where they overlap the first valid one wins.
 

@@ -13,7 +13,7 @@ from detectors.errors import UnknownDetector
 from detectors.irmad import IrMad
 from detectors.map_guided import MapGuided
 from detectors.siamese import COARSEST_GSD_M, Siamese
-from detectors.types import Detector
+from detectors.types import Detector, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,13 @@ def make_detector(name: str, *, weights: Path | None = None) -> Detector:
     if name != "siamese":
         raise UnknownDetector(f"{name} takes no weight file; only siamese does.")
     return Siamese(weights)
+
+
+def detector_for(scene: Scene, name: str | None, *, weights: Path | None = None) -> Detector:
+    """The detector asked for, or what judges this scene where nobody chose."""
+    gsd = scene.grid.gsd if scene.grid.crs else None
+    chosen = name or default_detector(has_map=scene.has_map, gsd=gsd, bands=scene.bands)
+    return make_detector(chosen, weights=weights)
 
 
 def default_detector(*, has_map: bool, gsd: float | None = None, bands: int = 3) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-CAUSES = ("unchanged building", "shadow", "vegetation", "brightness", "other")
+from detectors.evaluate import CAUSES
 
 
 def write_report(reports: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -79,13 +79,8 @@ class PairScene:
     _around: Surroundings | None
     _rise: Scratch | None
 
-    def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
-        """Every tile, row by row; ``window`` of each includes its margin."""
-        for window in self.tile_windows(size=size, margin=margin):
-            yield self.tile(window)
-
     def tile_windows(self, *, size: int, margin: int) -> Iterator[Window]:
-        """Where ``tiles`` lie."""
+        """Where the tiles of the scene lie, row by row, each with its margin."""
         for window in windows(self.grid, size):
             yield window.grown(margin, shape=self.grid.shape)
 
@@ -129,13 +124,10 @@ class PairScene:
         return before, torch.as_tensor(self._after.read_float(window), device=self.device)
 
     def _registered(self, window: Window) -> torch.Tensor:
-        if self.field.is_identity:
-            return torch.as_tensor(self._after.read_float(window), device=self.device)
-        reach = int(np.ceil(self.field.reach(self.grid.shape))) + 3
-        outer = window.grown(reach, shape=self.grid.shape)
-        source = torch.as_tensor(self._after.read_float(outer), device=self.device)
-        wanted = (window.row, window.col, window.height, window.width)
-        return registration.resample(source, self.field, origin=(outer.row, outer.col), out=wanted)
+        def read(place: Window) -> torch.Tensor:
+            return torch.as_tensor(self._after.read_float(place), device=self.device)
+
+        return _brought(read, window, self.field, self.grid.shape)
 
     def _hidden(self, window: Window) -> BoolArray:
         rows = np.arange(window.row, window.stop_row) // self.hidden_step
@@ -181,6 +173,9 @@ def open_scene(
             before, after, grid, Path(folder), stack, progress
         )
         field = _register(grid, old, new, valid)
+        rise = rise_of(elevation, grid, Path(folder)) if elevation else None
+        if rise is not None:
+            stack.callback(rise.close)
         scene = PairScene(
             grid=grid,
             bands=bands,
@@ -198,11 +193,8 @@ def open_scene(
             _around=Surroundings(before, grid, bands=bands, labels=labels, device=place)
             if labels
             else None,
-            _rise=None,
+            _rise=rise,
         )
-        if elevation is not None:
-            scene._rise = rise_of(elevation, grid, Path(folder))
-            stack.callback(scene._rise.close)
         scene.hidden, scene.hidden_step = _hide(scene)
         scene.match = _match(scene)
         yield scene
@@ -241,15 +233,15 @@ def _decode(
         valid.write(window, both[None])
         return int(both.sum())
 
-    total = sum(1 for _ in windows(grid, DEFAULT_BLOCK * 2))
+    todo = list(windows(grid, DEFAULT_BLOCK * 2))
     seen = 0
     with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
-        counts = in_order(pool, carry, windows(grid, DEFAULT_BLOCK * 2), ahead=2 * READERS)
+        counts = in_order(pool, carry, todo, ahead=2 * READERS)
         try:
             for done, count in enumerate(counts, start=1):
                 seen += count
                 if progress is not None:
-                    progress("read", done, total)
+                    progress("read", done, len(todo))
         finally:
             handles.close_in(pool, READERS)
     if not seen:
@@ -389,13 +381,25 @@ def _register_level(
 
 def _moved(new: Scratch, window: Window, field: registration.Field, grid: Grid) -> torch.Tensor:
     """Luminance of AFTER in a window of the grid, brought there by a field."""
+
+    def read(place: Window) -> torch.Tensor:
+        return registration.luminance(torch.as_tensor(new.read_float(place)))[None]
+
+    return _brought(read, window, field, grid.shape)[0]
+
+
+def _brought(
+    read: Callable[[Window], torch.Tensor],
+    window: Window,
+    field: registration.Field,
+    shape: tuple[int, int],
+) -> torch.Tensor:
+    """A window of AFTER on the grid: what ``read`` gives of it and around it, moved by a field."""
     if field.is_identity:
-        return registration.luminance(torch.as_tensor(new.read_float(window)))
-    reach = int(np.ceil(field.reach(grid.shape))) + 3
-    outer = window.grown(reach, shape=grid.shape)
-    source = registration.luminance(torch.as_tensor(new.read_float(outer)))[None]
-    out = (window.row, window.col, window.height, window.width)
-    return registration.resample(source, field, origin=(outer.row, outer.col), out=out)[0]
+        return read(window)
+    outer = window.grown(int(np.ceil(field.reach(shape))) + 3, shape=shape)
+    wanted = (window.row, window.col, window.height, window.width)
+    return registration.resample(read(outer), field, origin=(outer.row, outer.col), out=wanted)
 
 
 def _decimated(image: torch.Tensor, factor: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detectors.elevation import evidence
-from detectors.encoder import to_rgb
+from detectors.encoder import band_range, to_rgb
 from detectors.errors import DetectionError
 from detectors.network import MULTIPLE, SiameseNetwork
-from detectors.types import Progress, Scene, Tile, TileScores
+from detectors.types import Progress, Scene, Tile, TileScores, valid_pixels
 from schemas.nomenclature import CS_INDEX
 from schemas.policy import BUILDING
 
@@ -70,29 +70,15 @@ class Siamese:
         self._network, self._temperature = load(self._weights, str(scene.device))
         self._zoom = zoom_of(scene.grid.gsd if scene.grid.crs is not None else None)
         tiles = list(scene.sample(size=512, count=SAMPLE_TILES, seed=seed))
-        self._ranges = []
-        for date in (0, 1):
-            seen = [
-                (t.before, t.after)[date][:, t.valid][:, :: max(1, int(t.valid.sum()) // 8000)]
-                for t in tiles
-            ]
-            pixels = torch.cat(seen, dim=1)
-            low, high = (torch.quantile(pixels, q, dim=1) for q in (0.01, 0.99))
-            self._ranges.append((low, high.maximum(low + 1e-3)))
-
-    @property
-    def temperature(self) -> float:
-        """What log odds are divided by to be calibrated."""
-        return self._temperature
+        self._ranges = [band_range(valid_pixels(tiles, date, each=8000)) for date in (0, 1)]
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
-        """Judge tiles; same-sized ones share a batch."""
+        """Judge tiles one by one."""
         return [self._judge(tile) for tile in tiles]
 
     def _judge(self, tile: Tile) -> TileScores:
         change, before, after = self.logits(tile)
-        odds = change / self._temperature + evidence(tile.rise, after >= before)
-        probability = torch.sigmoid(odds)
+        probability = torch.sigmoid(change + evidence(tile.rise, after >= before))
         same = (tile.before == tile.after).all(dim=0)
         was, now = torch.sigmoid(before), torch.sigmoid(after)
         house = CS_INDEX[BUILDING]
@@ -104,7 +90,7 @@ class Siamese:
         )
 
     def logits(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Log odds ``(row, col)`` of change and of a building before and after."""
+        """Log odds ``(row, col)`` of change, calibrated, and of a building before and after."""
         if self._network is None:
             raise RuntimeError("fit the detector before it judges")
         shape, zoom = tile.valid.shape, self._zoom
@@ -124,7 +110,7 @@ class Siamese:
         if size != tuple(shape):
             layers = F.interpolate(layers[None], shape, mode="bilinear", align_corners=False)[0]
         change, before, after = layers
-        return change, before, after
+        return change / self._temperature, before, after
 
 
 def zoom_of(gsd: float | None) -> float:
@@ -150,9 +136,7 @@ def load(weights: Path | None, device: str) -> tuple[SiameseNetwork, float]:
     Raises:
         WeightsUnreadable: the file is missing, damaged or another model's.
     """
-    if weights is None:
-        with as_file(files("detectors") / "weights") as folder:
-            return load(folder / "siamese.safetensors", device)
+    weights = weights or default_weights()
     network = SiameseNetwork()
     try:
         network.load_state_dict(load_file(weights))
@@ -165,6 +149,11 @@ def load(weights: Path | None, device: str) -> tuple[SiameseNetwork, float]:
             "one with `millesimed train`."
         ) from None
     return network.eval().requires_grad_(False).to(device), temperature
+
+
+def default_weights() -> Path:
+    """The weight file that ships with the package."""
+    return Path(str(files("detectors") / "weights" / "siamese.safetensors"))
 
 
 def card_of(weights: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Surroundings:
         self._before = before
         self._bands = bands
         self._device = device
-        reach = round(CONTEXT_M / grid.gsd) if grid.crs is not None and grid.gsd > 0.01 else 0
+        reach = round(CONTEXT_M / grid.gsd) if grid.is_metric else 0
         extents = np.array([pixel_extent(grid, path) for path in before])
         rows, cols = grid.shape
         top, left = np.maximum(extents[:, :2].min(axis=0), -reach)

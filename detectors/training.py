@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detectors.encoder import to_rgb
+from detectors.encoder import band_range, to_rgb
 from detectors.errors import DetectionError
 from detectors.network import Logits, SiameseNetwork, loss
 from detectors.types import BoolArray, Progress
@@ -52,6 +52,11 @@ class Example:
     after: npt.NDArray[np.uint8]
     built_before: BoolArray
     built_after: BoolArray
+
+    @property
+    def changed(self) -> BoolArray:
+        """Ground where a building appeared or went."""
+        return np.asarray(self.built_before ^ self.built_after)
 
 
 class Source(Protocol):
@@ -91,17 +96,11 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def normalised(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """An image as the network is shown it: each band stretched over its own range."""
-    return to_rgb(image, low, high)
-
-
 def ranges(image: Tensor) -> tuple[Tensor, Tensor]:
     """First and last percentile of each band of ``(band, …)``."""
     flat = image.flatten(1)
     flat = flat[:, :: max(1, flat.shape[1] // 20_000)].float()
-    low, high = torch.quantile(flat, 0.01, dim=1), torch.quantile(flat, 0.99, dim=1)
-    return low, high.maximum(low + 1)
+    return band_range(flat, least=1.0)
 
 
 def tensors(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -109,7 +108,7 @@ def tensors(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     images = []
     for name in ("before", "after"):
         stack = [torch.as_tensor(getattr(e, name)).float() for e in examples]
-        images.append(torch.stack([normalised(i, *ranges(i)) for i in stack]))
+        images.append(torch.stack([to_rgb(i, *ranges(i)) for i in stack]))
     masks = [
         torch.stack([torch.as_tensor(getattr(e, name)) for e in examples])
         for name in ("built_before", "built_after")

@@ -8,7 +8,7 @@ Sentinel-2). Cover classes are uint8 raster values of ``schemas.nomenclature.CS_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +64,11 @@ class Window:
         stop_col = min(shape[1], self.stop_col + margin)
         return Window(row, col, stop_row - row, stop_col - col)
 
+    def strips(self, rows: int) -> Iterator[Window]:
+        """The window in strips of its whole width and at most ``rows`` rows, top to bottom."""
+        for row in range(self.row, self.stop_row, rows):
+            yield Window(row, self.col, min(rows, self.stop_row - row), self.width)
+
     def within(self, outer: Window) -> tuple[slice, slice]:
         """Slices of this window in an array that covers ``outer``."""
         row, col = self.row - outer.row, self.col - outer.col
@@ -84,6 +89,12 @@ class Grid:
     def gsd(self) -> float:
         """Pixel size in CRS units (square pixels: the geometric mean of both sides)."""
         return float(abs(self.transform.determinant) ** 0.5)
+
+    @property
+    def is_metric(self) -> bool:
+        """True where a pixel has a size in metres: a CRS, and not one in degrees (no pixel of an
+        image is a centimetre wide, and none is that many degrees)."""
+        return self.crs is not None and self.gsd > 0.01
 
     @property
     def window(self) -> Window:
@@ -111,6 +122,19 @@ class Tile:
     valid: torch.Tensor
     labels: torch.Tensor | None
     rise: torch.Tensor | None = None
+
+
+def valid_pixels(tiles: Sequence[Tile], date: int, *, each: int) -> torch.Tensor:
+    """Valid pixels of one date (0 before, 1 after), ``(band, pixel)``: about ``each`` of a tile,
+    evenly spread."""
+    images = [(tile.before, tile.after)[date] for tile in tiles]
+    return torch.cat(
+        [
+            image[:, tile.valid][:, :: max(1, int(tile.valid.sum()) // each)]
+            for image, tile in zip(images, tiles, strict=True)
+        ],
+        dim=1,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +171,6 @@ class Scene(Protocol):
     bands: int
     has_map: bool
     device: torch.device
-
-    def tiles(self, *, size: int, margin: int) -> Iterator[Tile]:
-        """Every tile of the scene in row-major order, with context."""
-        ...
 
     def sample(self, *, size: int, count: int, seed: int) -> Iterator[Tile]:
         """At most ``count`` tiles spread over the scene, the same ones for the same seed."""

@@ -22,8 +22,9 @@ from rasterio.windows import Window as RasterWindow
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from detectors.engine import Detection
+from detectors.engine import STRIP_PIXELS, Detection
 from detectors.masks import dilated, eroded
+from detectors.raster import byte_profile
 from detectors.types import CHANGED, BoolArray, ByteArray, Grid, Region, Window
 from schemas.nomenclature import CS_FROM_INDEX
 from schemas.policy import SMALLEST_OBJECT_M2
@@ -34,8 +35,6 @@ MIN_PIXELS = 10
 """Nor fewer pixels than this, whatever their size (Theia's minimum at 10 m)."""
 CLEAN_M = 0.75
 """Radius of the opening and closing that take speckle out."""
-STRIP_PIXELS = 8_000_000
-"""Pixels looked at in one go while the mask is cleaned."""
 LARGE_PIXELS = 16_000_000
 """A region whose frame holds more pixels is not split between covers: at 0.2 m that is 64 ha, more
 than any single change a map is patched with."""
@@ -84,24 +83,14 @@ def regions(
 def _write_mask(detection: Detection, path: Path) -> bool:
     """The cleaned mask of changed pixels as a file; False when nothing changed."""
     grid = detection.scene.grid
-    metric = grid.crs is not None and grid.gsd > 0.01
-    radius = max(0, round(CLEAN_M / grid.gsd)) if metric else 1
+    radius = max(0, round(CLEAN_M / grid.gsd)) if grid.is_metric else 1
     if min(grid.shape) <= 8 * radius:
         radius = 0
-    profile = {
-        "driver": "GTiff",
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-        "count": 1,
-        "dtype": "uint8",
-        "compress": "lzw",
-        "transform": grid.transform,
-    }
+    profile = byte_profile(grid, compress="lzw", transform=grid.transform)
     anything = False
     rows = max(1, STRIP_PIXELS // grid.shape[1])
     with rasterio.open(path, "w", **profile) as target:
-        for row in range(0, grid.shape[0], rows):
-            strip = Window(row, 0, min(rows, grid.shape[0] - row), grid.shape[1])
+        for strip in grid.window.strips(rows):
             outer = strip.grown(4 * radius, shape=grid.shape)
             changed = detection.read(outer)[0] >= CHANGED
             if radius and changed.any():
@@ -171,9 +160,7 @@ def _large(geometry: BaseGeometry, detection: Detection, window: Window) -> Regi
     grid = detection.scene.grid
     counts = np.zeros((2, 256), np.int64)
     sums, pixels = np.zeros(2), 0
-    rows = max(1, STRIP_PIXELS // window.width)
-    for row in range(window.row, window.stop_row, rows):
-        strip = Window(row, window.col, min(rows, window.stop_row - row), window.width)
+    for strip in window.strips(max(1, STRIP_PIXELS // window.width)):
         part = detection.read(strip)
         inside = _inside(geometry, part.shape[1:], grid.transform_of(strip))
         sums += [float(layer[inside].sum(dtype=np.int64)) for layer in part[:2]]

@@ -21,7 +21,10 @@ def commands(group: typer.Typer, prefix=()):
         yield from commands(sub.typer_instance, (*prefix, sub.name))
 
 
-@pytest.mark.parametrize(("path", "callback"), list(commands(app)), ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(
+    ("path", "callback"),
+    [pytest.param(*found, id=" ".join(found[0])) for found in commands(app)],
+)
 def test_every_command_has_help_with_an_example(path, callback):
     shown = RUNNER.invoke(app, [*path, "--help"])
     assert shown.exit_code == 0

@@ -40,6 +40,16 @@ class ImageRecord:
     footprint: BaseGeometry
 
 
+def shown_on(store: Store, image: ImageRecord, ground: BaseGeometry) -> list[MapPolygon]:
+    """The map as the world was on a reference image, within the bounds of some ground (in the
+    store's CRS): never older than the millésime the store was made from."""
+    return as_of(
+        store,
+        valid_at=max(image.acquired, end_of(store.millesime)),
+        bounds=shapely.bounds(ground).tolist(),
+    )
+
+
 def end_of(millesime: int) -> datetime:
     """The instant that stands for a millésime on the valid axis: the end of its year."""
     return datetime(millesime, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)

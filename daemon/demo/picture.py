@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from PIL import Image, ImageDraw
+from PIL import Image
 from rasterio.enums import Resampling
+from rasterio.transform import from_bounds
 
+from daemon.preview import PANEL_PX, side_by_side, trace
 from updater.diff import DiffPiece
-from updater.generalise import polygons_of
 
-PANEL_PX = 900
-"""Side of each panel: three fit a wide screen."""
 _COLOURS = {1: (255, 40, 60), -1: (60, 220, 90), 0: (255, 200, 40)}
 """Outline by legal effect: artificialised red, désartificialised green, other yellow."""
 
@@ -43,21 +42,9 @@ def draw(
     bounds: tuple[float, float, float, float],
 ) -> None:
     """Write the three panels side by side as a PNG."""
-    west, south, east, north = bounds
     left, middle = _panel([before], bounds), _panel(after, bounds)
     right = middle.copy()
-    pen = ImageDraw.Draw(right)
+    transform = from_bounds(*bounds, PANEL_PX, PANEL_PX)
     for piece in pieces:
-        for polygon in polygons_of(piece.geometry):
-            ring = [
-                (
-                    (x - west) / (east - west) * PANEL_PX,
-                    (north - y) / (north - south) * PANEL_PX,
-                )
-                for x, y in polygon.exterior.coords
-            ]
-            pen.line(ring, fill=_COLOURS[piece.artificialisation], width=3)
-    wide = Image.new("RGB", (3 * PANEL_PX + 20, PANEL_PX), (255, 255, 255))
-    for i, panel in enumerate((left, middle, right)):
-        wide.paste(panel, (i * (PANEL_PX + 10), 0))
-    wide.save(path)
+        trace(right, piece.geometry, transform, colour=_COLOURS[piece.artificialisation], width=3)
+    side_by_side([left, middle, right]).save(path)
