@@ -1,9 +1,9 @@
 """Sub-pixel co-registration: phase correlation per tile, one smooth field over the scene.
 
 Each sampled tile gives a shift by phase correlation (Kuglin & Hines 1975) of gradient magnitudes,
-which season and sun change less than grey values. A robust affine field (shift, rotation, scale)
-is fitted to the shifts; where too few tiles agree it is a plain shift, and where correlation does
-not improve, nothing: a wrong registration is worse than none.
+which season and sun change less than grey values. The affine field most tiles agree on is fitted
+to the shifts; where too few agree, or correlation does not improve, nothing: a wrong registration
+is worse than none.
 """
 
 from __future__ import annotations
@@ -13,16 +13,33 @@ from dataclasses import dataclass
 
 import kornia
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-MAX_SHIFT_PX = 12.0
-"""Orthophotos of two campaigns lie within a few pixels; a larger peak is a repeated pattern."""
+from detectors.types import BoolArray
+
+Numbers = npt.NDArray[np.float64]
+
+TILE = 256
+"""Side of the tiles that are correlated, pixels."""
+MAX_SHIFT_PX = 20.0
+"""Orthophotos of two campaigns lie within 4 m of each other; a larger peak is a repetition."""
 MIN_PEAK = 4.0
 """Peak of the correlation in units of its own spread below which a tile says nothing."""
 IGNORED_PX = 0.05
 """A field that moves no corner by more than this is left out: resampling would cost more."""
-TILES_FOR_AFFINE = 8
+TOLERANCE_PX = 1.5
+"""Tiles agree within this: relief and leaning walls move true peaks by a pixel."""
+LEAST_AGREEING = 0.3
+"""Share of the tiles that must agree; of peaks at random, fewer than a tenth do."""
+FEWEST_TILES = 3
+LONE_PEAK = 8.0
+"""Fewer tiles than that are believed only where a peak stands out like this."""
+TILE_ERROR_PX = 0.3
+STRETCH = 0.004
+"""Standard deviation of turns (radians) and scales between campaigns."""
+MOST_STRETCH = 0.02
 _BAND = 0.22
 """Cut-off of the low-pass in cycles per pixel: above it aerial images decorrelate."""
 _ROUNDS = 8
@@ -112,37 +129,47 @@ def fit_field(
     weights: Sequence[float],
     *,
     shape: tuple[int, int],
+    side: int = TILE,
+    unit: float = 1.0,
 ) -> Field:
-    """The smooth field through tile shifts, tiles that disagree left out (Tukey's biweight).
+    """The smooth field that most tiles agree on; the others are left out.
 
-    ``centres``: (x, y) of each tile on the grid; ``shape``: rows and columns of the grid.
+    Correlation peaks of changed, repeated or bare ground point anywhere, and on a hard pair they
+    are the majority. So the field is first the similarity transform most tiles lie near (consensus
+    as in Fischler & Bolles 1981, every pair of tiles tried), then an affine one refined on those
+    (Tukey's biweight) with a prior that orthophotos hardly turn or stretch.
+
+    Args:
+        centres: (x, y) of each tile on the grid, pixels.
+        shifts: (dx, dy) found there, pixels.
+        weights: height of each correlation peak.
+        shape: rows and columns of the grid.
+        side: side of a tile, pixels.
+        unit: pixels of the grid per pixel the shifts were measured on.
     """
+    middle = (shape[1] / 2, shape[0] / 2)
     if not centres:
         return Field()
-    middle = (shape[1] / 2, shape[0] / 2)
     points = np.asarray(centres, float) - middle
     moved, weight = np.asarray(shifts, float), np.asarray(weights, float)
-    median = np.array([_weighted_median(moved[:, i], weight) for i in (0, 1)])
-    distance = np.hypot(*(moved - median).T)
-    spread = max(0.3, 1.5 * float(np.median(distance)))
-    inliers = distance < 4 * spread
-    if inliers.sum() < TILES_FOR_AFFINE:
-        residual = float(np.median(distance[inliers])) if inliers.any() else 0.0
-        good = bool(inliers.sum() >= max(1, len(centres) // 3))
-        offset = (float(median[0]), float(median[1])) if good else (0.0, 0.0)
-        return Field(offset=offset, centre=middle, tiles=int(inliers.sum()), residual=residual)
+    agree = _consensus(points, moved, weight, TOLERANCE_PX * unit)
+    lone = agree.sum() < FEWEST_TILES and weight[agree].max() < LONE_PEAK
+    if lone or agree.mean() < LEAST_AGREEING:
+        return Field(centre=middle)
     scale = max(shape) / 2
     design = np.column_stack([np.ones(len(points)), points / scale])
-    w = weight * inliers
-    coefficients = np.zeros((3, 2))
+    # tiles overlap on a small scene: together they weigh no more than the ground they cover
+    ground = min(1.0, shape[0] * shape[1] / side**2 / agree.sum())
+    weight = weight / weight[agree].mean() * ground
+    prior = (TILE_ERROR_PX * unit / (STRETCH * scale)) ** 2
+    w = weight * agree
+    coefficients, error = np.zeros((3, 2)), np.zeros(len(points))
     for _ in range(_ROUNDS):
-        root = np.sqrt(w)[:, None]
-        ridge = np.diag([0.0, 1e-3, 1e-3]) * float(w.sum())
-        normal = (design * root).T @ (design * root) + ridge
+        normal = (design * w[:, None]).T @ design + np.diag([0.0, prior, prior])
         coefficients = np.linalg.solve(normal, (design * w[:, None]).T @ moved)
         error = np.hypot(*(moved - design @ coefficients).T)
-        cut = 4.685 * max(0.05, 1.4826 * float(np.median(error[inliers])))
-        w = weight * np.clip(1 - (error / cut) ** 2, 0, None) ** 2
+        cut = max(0.25 * unit, 4.685 * 1.4826 * float(np.median(error[agree])))
+        w = weight * agree * np.clip(1 - (error / cut) ** 2, 0, None) ** 2
     kept = w > 0
     m = coefficients[1:] / scale
     return Field(
@@ -154,10 +181,22 @@ def fit_field(
     )
 
 
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+def _consensus(points: Numbers, moved: Numbers, weight: Numbers, tolerance: float) -> BoolArray:
+    """The tiles that lie near the best similarity transform through any one or two of them."""
+    z, d = points @ (1, 1j), moved @ (1, 1j)
+    first, second = np.triu_indices(len(z), 1)
+    apart = np.abs(z[second] - z[first]) > 0
+    first, second = first[apart], second[apart]
+    turn = (d[second] - d[first]) / (z[second] - z[first])
+    real = np.abs(turn) <= MOST_STRETCH
+    first, turn = first[real], turn[real]
+    # one tile alone says a plain shift, two a shift with a turn and a scale
+    turn = np.concatenate([np.zeros(len(z)), turn])
+    origin = np.concatenate([np.arange(len(z)), first])
+    distance = np.abs(d[origin, None] + turn[:, None] * (z[None] - z[origin, None]) - d[None])
+    score = (weight * np.clip(1 - (distance / tolerance) ** 2, 0, None)).sum(axis=1)
+    agree: BoolArray = distance[int(score.argmax())] < tolerance
+    return agree
 
 
 def resample(

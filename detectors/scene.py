@@ -38,7 +38,6 @@ from detectors.types import (
     Window,
 )
 
-REGISTRATION_TILE = 256
 REGISTRATION_SIDE = 6_000
 """Longest side, pixels, registered in one go: a fifth of a degree moves its corners by 10."""
 REGISTRATION_FACTOR = 8
@@ -346,7 +345,7 @@ def _register_level(
 ) -> registration.Field:
     """Shifts measured on tiles decimated by ``factor`` and already moved by ``prior``."""
     old, new, valid = scratches
-    side = min(REGISTRATION_TILE * factor, *grid.shape) // factor * factor
+    side = min(registration.TILE * factor, *grid.shape) // factor * factor
     if side // factor < 32:  # too small to correlate anything
         return prior
     rows = np.unique(np.linspace(0, grid.shape[0] - side, REGISTRATION_GRID).astype(int))
@@ -366,7 +365,9 @@ def _register_level(
             shifts.append((known[0] + dx * factor, known[1] + dy * factor))
             weights.append(peak)
             pairs.append((window, a))
-    field = registration.fit_field(centres, shifts, weights, shape=grid.shape)
+    field = registration.fit_field(
+        centres, shifts, weights, shape=grid.shape, side=side, unit=factor
+    )
     if field.is_identity or field.reach(grid.shape) < registration.IGNORED_PX:
         return registration.Field(tiles=field.tiles, residual=field.residual)
     gain = []

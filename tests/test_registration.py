@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from rasterio.transform import from_origin
 
 from daemon.demo.render import write_geotiff
-from detectors.registration import Field, phase_shift, resample
+from detectors.registration import Field, fit_field, phase_shift, resample
 from detectors.scene import open_scene
 
 SIZE = 768
@@ -38,7 +37,6 @@ def scene_of(tmp_path, before, after):
     bounds = (500_000.0, 6_280_000.0, 500_000.0 + SIZE / 2, 6_280_000.0 + SIZE / 2)
     for name, image in (("before", before), ("after", after)):
         write_geotiff(tmp_path / f"{name}.tif", image.clamp(0, 255).round().byte().numpy(), bounds)
-    assert from_origin(bounds[0], bounds[3], 0.5, 0.5)
     return open_scene([tmp_path / "before.tif"], tmp_path / "after.tif")
 
 
@@ -75,3 +73,27 @@ def test_a_peak_of_unrelated_images_is_low():
     _, _, unrelated = phase_shift(a, b)
     _, _, same = phase_shift(a, a)
     assert same > 3 * unrelated
+
+
+def test_images_of_two_places_are_left_where_they_are(tmp_path):
+    with scene_of(tmp_path, texture(1), texture(2)) as scene:
+        assert scene.field.is_identity
+
+
+def test_the_few_tiles_that_agree_outweigh_the_many_that_do_not():
+    rng = np.random.default_rng(4)
+    centres = [(float(x), float(y)) for x in range(128, 900, 100) for y in range(128, 900, 100)]
+    shifts = [tuple(rng.uniform(-20, 20, 2)) for _ in centres]
+    true = rng.permutation(len(centres))[: int(0.4 * len(centres))]
+    for index in true:
+        shifts[index] = (4.5 + rng.normal(0, 0.2), -2.5 + rng.normal(0, 0.2))
+    field = fit_field(centres, shifts, [5.0] * len(centres), shape=(1024, 1024))
+    assert field.offset == pytest.approx((4.5, -2.5), abs=0.3)
+    assert field.reach((1024, 1024)) == pytest.approx(math.hypot(4.5, 2.5), abs=0.8)
+
+
+def test_tiles_that_agree_on_nothing_give_no_field():
+    rng = np.random.default_rng(5)
+    centres = [(float(x), float(y)) for x in range(128, 900, 100) for y in range(128, 900, 100)]
+    shifts = [tuple(rng.uniform(-20, 20, 2)) for _ in centres]
+    assert fit_field(centres, shifts, [5.0] * len(centres), shape=(1024, 1024)).is_identity
