@@ -17,7 +17,6 @@ from kornia.filters import box_blur, sobel
 from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine
 from shapely.geometry import shape
-from torch import Tensor
 
 from detectors.types import BoolArray, FloatArray
 
@@ -166,18 +165,19 @@ def _blur(image: npt.NDArray[Any], size: int) -> FloatArray:
     return np.asarray(blurred[0, 0].numpy(), np.float32)
 
 
-def _pool(mask: BoolArray, radius: int) -> Tensor:
-    side = 2 * radius + 1
-    tensor = torch.as_tensor(mask, dtype=torch.float32)[None, None]
-    for kernel in ((side, 1), (1, side)):
-        pad = (kernel[0] // 2, kernel[1] // 2)
-        tensor = torch.nn.functional.max_pool2d(tensor, kernel, stride=1, padding=pad)
-    return tensor[0, 0]
-
-
 def dilated(mask: BoolArray, radius: int) -> BoolArray:
     """The mask grown by a square of ``radius`` pixels."""
-    return np.asarray(_pool(mask, radius).numpy() > 0, bool)
+    for axis in (0, 1):
+        grown = np.moveaxis(
+            np.pad(mask, [(radius, radius) if axis == i else (0, 0) for i in (0, 1)]), axis, 0
+        )
+        reach = 1  # each row now says whether one of the last ``reach`` rows is set
+        while reach <= 2 * radius:
+            step = min(reach, 2 * radius + 1 - reach)
+            grown[step:] = grown[step:] | grown[:-step]
+            reach += step
+        mask = np.moveaxis(grown[2 * radius :], 0, axis)
+    return mask
 
 
 def eroded(mask: BoolArray, radius: int) -> BoolArray:

@@ -59,7 +59,7 @@ def make_detector(name: str, *, weights: Path | None = None) -> Detector:
 
 def detector_for(scene: Scene, name: str | None, *, weights: Path | None = None) -> Detector:
     """The detector asked for, or what judges this scene where nobody chose."""
-    gsd = scene.grid.gsd if scene.grid.crs else None
+    gsd = scene.grid.gsd_m
     chosen = name or default_detector(has_map=scene.has_map, gsd=gsd, bands=scene.bands)
     return make_detector(chosen, weights=weights)
 

@@ -68,7 +68,7 @@ class Siamese:
             WeightsUnreadable: the weight file is missing or another model's.
         """
         self._network, self._temperature = load(self._weights, str(scene.device))
-        self._zoom = zoom_of(scene.grid.gsd if scene.grid.crs is not None else None)
+        self._zoom = zoom_of(scene.grid.gsd_m)
         tiles = list(scene.sample(size=512, count=SAMPLE_TILES, seed=seed))
         self._ranges = [band_range(valid_pixels(tiles, date, each=8000)) for date in (0, 1)]
 

@@ -8,6 +8,7 @@ Sentinel-2). Cover classes are uint8 raster values of ``schemas.nomenclature.CS_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,8 @@ import torch
 from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
 
+DEGREE_M = 111_320.0
+"""Metres in a degree of latitude, and of longitude at the equator."""
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -95,6 +98,15 @@ class Grid:
         """True where a pixel has a size in metres: a CRS, and not one in degrees (no pixel of an
         image is a centimetre wide, and none is that many degrees)."""
         return self.crs is not None and self.gsd > 0.01
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Side of a pixel in metres, degrees turned into metres at the grid's middle; None where
+        the grid has no CRS."""
+        if self.crs is None or self.is_metric:
+            return self.gsd if self.crs else None
+        _, latitude = self.transform @ (self.shape[1] / 2, self.shape[0] / 2)
+        return float(self.gsd * DEGREE_M * math.sqrt(math.cos(math.radians(latitude))))
 
     @property
     def window(self) -> Window:

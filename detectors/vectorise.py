@@ -42,9 +42,9 @@ SPLIT_SHARE = 0.25
 """A second cover that holds this share of a region makes a region of its own."""
 
 
-def area_of(geometry: BaseGeometry, grid: Grid) -> float:
-    """Square metres on the ground, also where the grid is in degrees."""
-    if grid.crs is not None and CRS.from_user_input(grid.crs).is_geographic:
+def area_of(geometry: BaseGeometry, crs: str | None) -> float:
+    """Square metres on the ground, also where the CRS is in degrees; pixels where there is none."""
+    if crs is not None and CRS.from_user_input(crs).is_geographic:
         return abs(Geod(ellps="WGS84").geometry_area_perimeter(geometry)[0])
     return float(geometry.area)
 
@@ -115,7 +115,7 @@ def _polygons(mask: BoolArray, transform: Affine) -> Iterator[BaseGeometry]:
 
 def _large_enough(geometry: BaseGeometry, grid: Grid, min_area: float) -> bool:
     pixel = abs(grid.transform.determinant)
-    return geometry.area >= MIN_PIXELS * pixel and area_of(geometry, grid) >= min_area
+    return geometry.area >= MIN_PIXELS * pixel and area_of(geometry, grid.crs) >= min_area
 
 
 def _window_of(geometry: BaseGeometry, grid: Grid) -> Window:
@@ -221,7 +221,7 @@ def write_regions(found: list[Region], path: Path, *, crs: str | None) -> None:
             "to_cs": [r.to_cs for r in found],
             "probability": [r.probability for r in found],
             "magnitude": [r.magnitude for r in found],
-            "surface": [float(r.geometry.area) for r in found],
+            "surface": [area_of(r.geometry, crs) for r in found],
             "looks": [r.looks for r in found],
         },
         geometry=[r.geometry for r in found],

@@ -45,6 +45,12 @@ def test_what_is_no_image_is_refused_by_its_first_bytes(tmp_path):
         open_dataset(tmp_path / "none.tif")
 
 
+def test_complex_numbers_are_no_image(tmp_path):
+    radar = written(tmp_path / "radar.tif", ramp().astype(np.complex64))
+    with pytest.raises(UnreadableImage, match="amplitude"):
+        open_dataset(radar)
+
+
 def test_no_crs_and_too_many_bands_are_refused(tmp_path):
     with pytest.raises(WrongCrs, match="EPSG:2154"):
         open_dataset(written(tmp_path / "a.tif", ramp(), crs=None))

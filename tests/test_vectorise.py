@@ -84,7 +84,7 @@ def test_area_on_a_grid_in_degrees_is_square_metres():
     paint(found, slice(2, 12), slice(2, 12), HOUSE)
     (region,) = regions(found)
     metres = gpd.GeoSeries([region.geometry], crs=4326).to_crs(2154)[0].area
-    assert area_of(region.geometry, grid) == pytest.approx(metres, rel=2e-3)
+    assert area_of(region.geometry, grid.crs) == pytest.approx(metres, rel=2e-3)
 
 
 def test_a_file_of_regions_has_the_documented_columns(tmp_path):
