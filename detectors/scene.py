@@ -7,6 +7,7 @@ tiles. Memory is bounded by the tile, not by the scene: a large scratch lives in
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors import masks, radiometry, registration
+from detectors import masks, radiometry, registration, sentinel2
 from detectors.elevation import rise_of
 from detectors.errors import NothingValid
 from detectors.raster import DEFAULT_BLOCK, Raster, common_grid
@@ -50,10 +51,8 @@ BYTE_SCALE = 255.0
 READERS = 2
 """Threads that decode: two keep ahead of any detector on a processor, GDAL's own pool does the
 rest of a JPEG 2000 tile."""
-SWIR_NAMES = frozenset({"B11", "SWIR16", "SWIR1", "SWIR"})
-"""Band descriptions that mean 1.6 µm: Sentinel-2's own and STAC's common names."""
-OVERVIEW_SIDE = 4_096
-"""Longest side of the overview masks are found on, pixels: bounded memory for any scene."""
+OVERVIEW_VALUES = 3 * 4_096**2
+"""Most values (pixels × bands) of the overview masks are found on: bounded memory for any scene."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -411,27 +410,30 @@ def _decimated(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 def _hide(scene: PairScene) -> tuple[BoolArray, int]:
     """What masks hide, from an overview: cloud and its shadow on byte images that show colour,
-    snow and cloud where a band says it is short-wave infrared."""
+    snow, cloud and glint where a band says it is short-wave infrared."""
     gsd = scene.grid.gsd
-    infrared = next((i for i, n in enumerate(scene.names) if n.upper() in SWIR_NAMES), None)
-    if infrared is not None:
-        before, after, step = _overviews(scene, slice(infrared, infrared + 1), 1)
-        a, b = before[0], after[0]
-        hidden = masks.snow(a, b) | masks.snow(b, a)
-        return hidden | masks.cloud_infrared(a, b) | masks.cloud_infrared(b, a), step
+    known = sentinel2.bands_of(scene.names)
+    if sentinel2.SWIR in known:
+        before, after, step = _overviews(scene, list(known.values()), 1)
+        place = {band: index for index, band in enumerate(known)}
+        pixel = scene.grid.gsd_m
+        return sentinel2.hidden(before, after, place, gsd=pixel and step * pixel), step
     metric = 0.05 <= gsd <= masks.OVERVIEW_GSD_M and scene.grid.crs is not None
     if scene.bands < 3 or not metric:
         return scene.hidden, scene.hidden_step
     finest = max(1, round(masks.OVERVIEW_GSD_M / gsd))
-    before, after, step = _overviews(scene, slice(0, 3), finest)
+    before, after, step = _overviews(scene, [0, 1, 2], finest)
     return masks.hidden(before, after, gsd=step * gsd), step
 
 
-def _overviews(scene: PairScene, bands: slice, finest: int) -> tuple[FloatArray, FloatArray, int]:
+def _overviews(
+    scene: PairScene, bands: list[int], finest: int
+) -> tuple[FloatArray, FloatArray, int]:
     """Both dates at one pixel in ``step``, which is at least ``finest`` and bounds the size."""
-    step = max(finest, -(-max(scene.grid.shape) // OVERVIEW_SIDE))
+    values = scene.grid.shape[0] * scene.grid.shape[1] * len(bands)
+    step = max(finest, math.ceil(math.sqrt(values / OVERVIEW_VALUES)))
     rows, cols = (-(-n // step) for n in scene.grid.shape)
-    views = np.zeros((2, bands.stop - bands.start, rows, cols), np.float32)
+    views = np.zeros((2, len(bands), rows, cols), np.float32)
     size = max(1, DEFAULT_BLOCK // step) * step * 2
     for row in range(0, scene.grid.shape[0], size):
         for col in range(0, scene.grid.shape[1], size):
