@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from daemon.options import Device, Json
-from daemon.output import bar, emit, show_figures
+from daemon.output import bar, emit, show, show_figures
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     bench = typer.Typer(no_args_is_help=True, help="Measure how fast the rooms are.")
     bench.command("detect")(detect)
+    bench.command("device")(device_)
     app.add_typer(bench, name="bench")
 
 
@@ -38,3 +39,23 @@ def detect(
         emit(figures)
     else:
         show_figures("Detection", figures)
+
+
+def device_(
+    size: Annotated[int, typer.Option(min=64, help="Side of a tile, pixels.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles judged at once.")] = 4,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Time detectors on tiles that lie in the device's memory, against the roof measured there.
+
+    Example: millesimed bench device --device cuda --size 1024 --batch 16 --json
+    """
+    from daemon.bench_device import bench_device
+
+    with bar("bench:") as progress:
+        figures = bench_device(device=device, size=size, batch=batch, progress=progress)
+    if json_:
+        emit(figures)
+    else:
+        show(f"Detectors on {figures['device']}", figures["cases"])
