@@ -15,6 +15,7 @@ def add_to(app: typer.Typer) -> None:
     bench = typer.Typer(no_args_is_help=True, help="Measure how fast the rooms are.")
     bench.command("detect")(detect)
     bench.command("device")(device_)
+    bench.command("patch")(patch)
     app.add_typer(bench, name="bench")
 
 
@@ -59,3 +60,25 @@ def device_(
         emit(figures)
     else:
         show(f"Detectors on {figures['device']}", figures["cases"])
+
+
+def patch(
+    sizes: Annotated[
+        list[int], typer.Option("--size", min=400, help="Polygons of a map; may be repeated.")
+    ] = [10_000, 100_000, 1_000_000],  # noqa: B006 - typer copies it
+    events: Annotated[int, typer.Option(min=1, help="Acquisitions patched into each.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the maps.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Time import and patching on maps the bench makes, and the same by overlaying the whole map.
+
+    Example: millesimed bench patch --size 10000 --size 1000000 --json
+    """
+    from daemon.bench_patch import bench_patch
+
+    with bar("bench:") as progress:
+        figures = bench_patch(sizes=sizes, events=events, seed=seed, progress=progress)
+    if json_:
+        emit(figures)
+    else:
+        show("Patching", figures["sizes"])

@@ -186,7 +186,7 @@ class Pipeline:
             zone_construite=_zone(store, grounds),
         )
         patch = planner.plan(polygons, judged.regions, rules)
-        _assert_whole(polygons, patch)
+        assert_whole(polygons, patch)
         return commit.Effect(
             event=event,
             rules=rules,
@@ -249,7 +249,7 @@ def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
     return reads.zone_construite(store, (window[0], window[1], window[2], window[3]))
 
 
-def _assert_whole(polygons: Sequence[Any], patch: Patch) -> None:
+def assert_whole(polygons: Sequence[Any], patch: Patch) -> None:
     """The design's invariants over the whole patch and its ring, once more before the commit."""
     if patch.is_empty:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import shapely
@@ -42,11 +43,24 @@ def to_grid(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.set_precision(geometry, COORDINATE_GRID_M)
 
 
+def valid(geometry: BaseGeometry) -> BaseGeometry:
+    """The geometry, repaired where it crosses itself: overlays take none that does."""
+    return geometry if shapely.is_valid(geometry) else shapely.make_valid(geometry)
+
+
 def opened(geometry: BaseGeometry, width: float) -> BaseGeometry:
     """The parts at least ``width`` metres wide (morphological opening, square corners)."""
-    half = width / 2
-    inner = geometry.buffer(-half, join_style="mitre")
-    return inner.buffer(half, join_style="mitre") if not inner.is_empty else inner
+    inner = geometry.buffer(-width / 2, join_style="mitre")
+    if inner.is_empty:
+        return inner
+    return valid(inner.buffer(width / 2, join_style="mitre"))  # a mitred corner may cross an edge
+
+
+def narrower(geometries: Sequence[BaseGeometry], width: float) -> list[bool]:
+    """Which of the geometries are nowhere ``width`` metres wide."""
+    array = np.asarray(geometries, dtype=object)
+    found = shapely.is_empty(shapely.buffer(array, -width / 2, join_style="mitre"))
+    return [bool(empty) for empty in found]
 
 
 def outline(geometry: BaseGeometry, *, code_cs: str, gsd: float) -> BaseGeometry:

@@ -43,7 +43,7 @@ from schemas.policy import (
 )
 from updater import topology
 from updater.errors import PatchRefused
-from updater.generalise import enlarged, opened, outline, polygons_of, to_grid
+from updater.generalise import enlarged, narrower, opened, outline, polygons_of, to_grid, valid
 from updater.types import Link, MapPolygon, Patch, Piece, Rules, Sighting
 from updater.workspace import Entry, Evidence, Workspace
 
@@ -131,7 +131,10 @@ def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
     to_cs = region.to_cs or ""
     ground, keys = _ground(workspace, region, rules)
     touched = [workspace[k].polygon for k in keys]
-    fresh = all(topology.difference(p.geometry, ground).area < MIN_PIECE_M2 for p in touched)
+    whole = shapely.area([p.geometry for p in touched]).sum() - ground.area
+    fresh = whole < MIN_PIECE_M2 * len(touched) and all(
+        topology.difference(p.geometry, ground).area < MIN_PIECE_M2 for p in touched
+    )
     near = workspace.near(ground, distance=NEIGHBOUR_RADIUS_M)
     uses = frozenset(u for k in near if (u := workspace[k].polygon.code_us))
     evidence = Evidence(region.probability, region.magnitude, region.looks)
@@ -160,15 +163,14 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
     near = workspace.near(shape)
     if not near:
         raise RegionIgnored("outside-the-map")
+    overlaps = topology.intersections([workspace[k].polygon.geometry for k in near], shape)
+    brushed = narrower(overlaps, SPILL_PIXELS * rules.gsd)
     open_keys = []
-    fixed = []
-    for key in near:
+    for key, overlap, brush in zip(near, overlaps, brushed, strict=True):
         polygon = workspace[key].polygon
-        overlap = topology.intersection(polygon.geometry, shape)
         settled = polygon.ossature or polygon.code_cs == to_cs or _is_younger(polygon, rules)
-        if settled or _brushed(overlap, rules):
-            fixed.append(polygon.geometry)
-        else:
+        # a region only spills over a border by what the image cannot tell
+        if not (settled or brush or overlap.area < MIN_PIECE_M2):
             open_keys.append(key)
     if not open_keys:
         raise RegionIgnored("no-new-cover")
@@ -202,7 +204,7 @@ def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
 
 def _may_grow(workspace: Workspace, part: BaseGeometry, to_cs: str) -> bool:
     """True where ground below its minimum unit adjoins a polygon of its new cover."""
-    if part.area < GROWTH_FROM_M2 or opened(part, WIDTH_OTHER_M).is_empty:
+    if part.area < GROWTH_FROM_M2 or narrower([part], WIDTH_OTHER_M)[0]:
         return False
     near = (workspace[k].polygon for k in workspace.near(part))
     return any(
@@ -211,25 +213,20 @@ def _may_grow(workspace: Workspace, part: BaseGeometry, to_cs: str) -> bool:
     )
 
 
-def _brushed(overlap: BaseGeometry, rules: Rules) -> bool:
-    """True where a region only spills over a border by what the image cannot tell."""
-    if overlap.area < MIN_PIECE_M2:
-        return True
-    return bool(opened(overlap, SPILL_PIXELS * rules.gsd).is_empty)
-
-
 def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> BaseGeometry:
     """The shape, drawn out to the polygon's own border where a sliver or less than a minimum
     unit would be left between them."""
+    if shapely.distance(polygon.geometry.boundary, shape) >= SPILL_PIXELS * rules.gsd:
+        return shape  # well inside
     covered = topology.intersection(polygon.geometry, shape)
     rest = topology.difference(polygon.geometry, shape)
     if rest.is_empty or covered.is_empty:
         return shape
     unit = minimum_unit(polygon.code_cs or "", inside_built_zone=_in_zone(polygon.geometry, rules))
     most = covered.area >= RELABEL_SHARE * polygon.geometry.area and rest.area < unit
-    if most and opened(rest, WIDTH_NETWORK_M).is_empty:
+    if most and narrower([rest], WIDTH_NETWORK_M)[0]:
         return topology.union([shape, polygon.geometry])
-    wide = opened(rest, SPILL_PIXELS * rules.gsd).buffer(rules.gsd, join_style="mitre")
+    wide = valid(opened(rest, SPILL_PIXELS * rules.gsd).buffer(rules.gsd, join_style="mitre"))
     slivers = [
         part
         for part in polygons_of(topology.difference(rest, wide))
@@ -310,11 +307,11 @@ def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rule
     shapes = [topology.with_nodes(d.geometry, nodes) for d in drafts]
     ring_old = [workspace[k].polygon.geometry for k in ring]
     ring_new = [topology.with_nodes(g, nodes) for g in ring_old]
-    after = [*shapes, *ring_new]
-    if topology.problem([*parents, *ring_old], after) is not None:
+    before, after = [*parents, *ring_old], [*shapes, *ring_new]
+    if topology.problem(before, after) is not None:
         after = topology.cleaned(after) or after
-    where = f"at {old.representative_point().coords[0]}"
-    topology.assert_invariants([*parents, *ring_old], after, where=where)
+        where = f"at {old.representative_point().coords[0]}"
+        topology.assert_invariants(before, after, where=where)
     made = [
         Entry(_finished(draft, shape, rules), draft.parents, draft.evidence)
         for draft, shape in zip(drafts, after[: len(drafts)], strict=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
@@ -17,6 +18,9 @@ from updater.alert_rows import record_from_row
 from updater.store import Store
 from updater.types import AlertRecord, MapPolygon
 
+NEIGHBOURS_WITHIN_M = 100.0
+"""Ground fetched around a plan's own, so that most neighbours come with the first look-up."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 """Later than any record: "as known now"."""
 
@@ -24,7 +28,7 @@ Bounds = tuple[float, float, float, float]
 
 _COLUMNS = (
     "id, code_cs, code_us, millesime, ST_AsWKB(geom), version, source, ossature, "
-    "id_origine, code_or, valid_from"
+    "id_origine, code_or, epoch_us(valid_from)"
 )
 
 
@@ -57,6 +61,7 @@ def end_of(millesime: int) -> datetime:
 
 def _polygons(rows: Sequence[tuple[Any, ...]]) -> list[MapPolygon]:
     shapes = shapely.from_wkb([bytes(row[4]) for row in rows])
+    since = {us: EPOCH + timedelta(microseconds=us) for us in {row[10] for row in rows}}
     found = []
     for row, shape in zip(rows, shapes, strict=True):
         if not isinstance(shape, Polygon):
@@ -73,7 +78,7 @@ def _polygons(rows: Sequence[tuple[Any, ...]]) -> list[MapPolygon]:
                 ossature=bool(row[7]),
                 id_origine=row[8],
                 code_or=row[9],
-                valid_from=row[10],
+                valid_from=since[row[10]],
             )
         )
     return found
@@ -105,9 +110,8 @@ def neighbourhood(store: Store, grounds: Sequence[BaseGeometry]) -> list[MapPoly
     and everything within ``NEIGHBOUR_RADIUS_M`` of it."""
     if not grounds:
         return []
-    window = shapely.total_bounds(
-        shapely.buffer(list(grounds), NEIGHBOUR_RADIUS_M, cap_style="square")
-    )
+    around = shapely.total_bounds(list(grounds)) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS_M
+    window = around + np.array([-1, -1, 1, 1]) * NEIGHBOURS_WITHIN_M
     near = current_in(store, tuple(window))
     tree = shapely.STRtree([p.geometry for p in near])
     hit = {int(i) for i in tree.query(list(grounds), predicate="intersects")[1]}

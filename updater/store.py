@@ -85,6 +85,7 @@ class Store:
         self._writing = threading.RLock()
         self._closed = False
         self._local = threading.local()
+        self._facts: dict[str, str] = {}
         self.path = path
         self.clock = clock
         self.repaired = False
@@ -177,10 +178,15 @@ class Store:
                 cursor.execute("UPDATE meta SET value = ? WHERE key = 'schema'", [str(number + 1)])
 
     def meta(self, key: str) -> str:
-        """A fact about the store: ``territory``, ``crs``, ``millesime`` or ``schema``."""
+        """A fact about the store, which never changes while it is open: ``territory``, ``crs``,
+        ``millesime`` or ``schema``."""
+        if key in self._facts:
+            return self._facts[key]
         row = self.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
         if row is None:
             raise StoreError(f"The store {self.path.name} lacks {key!r}; restore it.")
+        if key != "schema":  # which a migration moves on
+            self._facts[key] = str(row[0])
         return str(row[0])
 
     @property
