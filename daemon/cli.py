@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from daemon import __version__, commands_bench, commands_data, commands_map, commands_run
+from daemon import (
+    __version__,
+    commands_bench,
+    commands_data,
+    commands_history,
+    commands_map,
+    commands_run,
+)
 from daemon.logs import configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError
@@ -22,6 +29,7 @@ app = typer.Typer(
 )
 commands_run.add_to(app)
 commands_map.add_to(app)
+commands_history.add_to(app)
 commands_data.add_to(app)
 commands_bench.add_to(app)
 

@@ -1,21 +1,21 @@
-"""Commands about the map: init, reference, announce, verify, export, diff."""
+"""Commands about the map: init, reference, territory, announce, verify, export."""
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import shapely
 import typer
 
-from daemon.options import Config, Db, Json, store_path
-from daemon.output import bar, emit, show, show_figures
+from daemon.options import Config, Db, Json, TerritoryCode, moment, store_path
+from daemon.output import bar, emit, show, show_figures, write_rows
 from schemas.errors import UsageError
 from schemas.policy import Sensor
+from schemas.territory import TerritoryKind
 
 reference = typer.Typer(help="Reference images of the millésime.", no_args_is_help=True)
+territory = typer.Typer(help="Communes, EPCI, SCOT, départements.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +26,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(announce)
     app.command()(verify)
     app.command()(export)
-    app.command()(diff)
+    app.add_typer(territory, name="territory")
+    territory.command("add")(territory_add)
+    territory.command("list")(territory_list)
 
 
 def init(
@@ -38,6 +40,9 @@ def init(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
+    report_: Annotated[
+        Path | None, typer.Option("--report", help="CSV of every repair, polygon by polygon.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Make a store from a delivered map.
@@ -46,12 +51,20 @@ def init(
     """
     from updater.importer import create_store, prepare
 
-    if dry_run:
-        _, report = prepare(map_, millesime=millesime)
-    else:
-        report = create_store(
-            db, map_, territory=territory, millesime=millesime, zone=zone_construite
-        )
+    with bar("init") as progress:
+        if dry_run:
+            _, report = prepare(map_, millesime=millesime, territory=territory, progress=progress)
+        else:
+            report = create_store(
+                db,
+                map_,
+                territory=territory,
+                millesime=millesime,
+                zone=zone_construite,
+                progress=progress,
+            )
+    if report_ is not None:
+        write_rows(report_, ("repair", "polygon"), report.details)
     figures = {
         "polygons": report.polygons,
         "repaired": dict(report.repaired),
@@ -62,6 +75,8 @@ def init(
         emit(figures)
         return
     show("Repaired", [{"what": kind, "polygon": name} for kind, name in report.details[:200]])
+    if len(report.details) > 200:
+        show("Repaired", [{"what": "and more; see --report", "polygon": len(report.details) - 200}])
     show_figures("Would import" if dry_run else "Imported", figures)
 
 
@@ -168,8 +183,9 @@ def verify(
 def export(
     millesime: Annotated[int, typer.Option(help="Year of the map wanted.")],
     format_: Annotated[str, typer.Option("--format", help="gpkg, shp, geoparquet, fgb or cog.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, typer.Option(help="File to write, or folder for IGN's own name.")],
     db: Db = None,
+    territory: TerritoryCode = None,
     as_of: Annotated[str | None, typer.Option(help="As known at this time (ISO 8601).")] = None,
     json_: Json = False,
 ) -> None:
@@ -177,72 +193,84 @@ def export(
 
     Example: millesimed export --db D032.duckdb --millesime 2024 --format gpkg --out ocsge.gpkg
     """
-    from updater.export import FORMATS, write
-    from updater.reads import FOREVER, end_of
+    from updater.export import FORMATS, write_product
+    from updater.product import Product
+    from updater.reads import FOREVER, end_of, zone_construite_parts
     from updater.reads import as_of as state
     from updater.store import Store
+    from updater.territories import find_territory
 
     if format_ not in FORMATS:
         raise UsageError(f"There is no format {format_!r}; use {', '.join(FORMATS)}.")
-    known = _moment(as_of) if as_of else FOREVER
+    known = moment(as_of) if as_of else FOREVER
     with Store.open(store_path(db)) as store:
         polygons = state(store, valid_at=end_of(millesime), recorded_at=known)
         if not polygons:
             raise UsageError(
                 f"The store has no map for {millesime}; its first millésime is {store.millesime}."
             )
-        write(polygons, out, format_=format_, crs=store.crs)
-    figures = {"polygons": len(polygons), "path": str(out)}
+        place = find_territory(store, territory or store.territory)
+        product = Product(
+            departement=store.territory,
+            territory=place.code if place else store.territory,
+            territory_name=place.name if place else store.territory,
+            millesime=millesime,
+            crs=store.crs,
+        )
+        path, count = write_product(
+            polygons,
+            out,
+            product,
+            format_=format_,
+            ground=place.geometry if place else None,
+            zones=zone_construite_parts(store),
+        )
+    figures = {"polygons": count, "path": str(path)}
     if json_:
         emit(figures)
     else:
         show_figures("Exported", figures)
 
 
-def diff(
-    from_: Annotated[str, typer.Argument(metavar="FROM", help="Millésime or date.")],
-    to: Annotated[str, typer.Argument(metavar="TO", help="Millésime or date.")],
+def territory_add(
+    files: Annotated[list[Path], typer.Argument(help="Vector files of territories.")],
+    kind: Annotated[TerritoryKind, typer.Option(help="What they are.")],
     db: Db = None,
-    out: Annotated[Path | None, typer.Option(help="GeoPackage for the pieces.")] = None,
     json_: Json = False,
 ) -> None:
-    """What changed between two millésimes or dates.
+    """Tell the store which territories people will ask for.
 
-    Example: millesimed diff --db D032.duckdb 2021 2024 --out diff.gpkg
+    Example: millesimed territory add communes.gpkg --kind commune --db D032.duckdb
     """
-    from schemas.change import ChangeKind
-    from updater.diff import differential
-    from updater.export import differential_frame, write_vector
     from updater.store import Store
+    from updater.territories import add_territories
 
-    with Store.open(store_path(db)) as store:
-        found = differential(store, _instant(from_), _instant(to))
-        crs = store.crs
-    if out is not None:
-        frame = differential_frame(found, crs)
-        write_vector(frame, out, format_="gpkg", layer="DIFFERENTIEL")
-    figures = {
-        "evolutions": found.count(ChangeKind.EVOLUTION),
-        "corrections": found.count(ChangeKind.CORRECTION),
-        "artificialised_m2": found.area(artificialisation=1),
-        "desartificialised_m2": found.area(artificialisation=-1),
-        "matrix": found.matrix(),
-    }
+    with Store.open(store_path(db)) as store, bar("territory") as progress:
+        added = 0
+        for done, path in enumerate(files, start=1):
+            added += add_territories(store, path, kind)
+            progress("files", done, len(files))
+    figures = {"territories": added, "kind": kind.value}
     if json_:
         emit(figures)
     else:
-        show_figures("Differential", figures)
+        show_figures("Territories", figures)
 
 
-def _moment(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no time; give it as in 2026-11-21T08:00:00Z.") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def territory_list(db: Db = None, json_: Json = False) -> None:
+    """Territories the store knows.
 
+    Example: millesimed territory list --db D032.duckdb
+    """
+    from updater.store import Store
+    from updater.territories import territories
 
-def _instant(text: str) -> datetime:
-    from updater.reads import end_of
-
-    return end_of(int(text)) if re.fullmatch(r"\d{4}", text) else _moment(text)
+    with Store.open(store_path(db)) as store:
+        rows = [
+            {"kind": t.kind.value, "code": t.code, "name": t.name, "area": t.geometry.area}
+            for t in territories(store)
+        ]
+    if json_:
+        emit(rows)
+    else:
+        show("Territories", rows)

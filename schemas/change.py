@@ -30,6 +30,8 @@ class Operation(StrEnum):
     """Several parents in one polygon; a new id."""
     NODE = "node"
     """Same ground and codes, a vertex more on a shared edge; the id stays."""
+    REVERT = "revert"
+    """The version from before an event that was undone; the id it had."""
 
 
 class LineageLink(BaseModel):

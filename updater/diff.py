@@ -8,7 +8,7 @@ retired the older version.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -19,6 +19,7 @@ from schemas.change import ChangeKind
 from schemas.legal import LegalStatus, legal_status
 from updater.reads import as_of
 from updater.store import Store, utc_now
+from updater.topology import areal
 from updater.types import MapPolygon
 
 MIN_PIECE_M2 = 1e-3
@@ -48,9 +49,17 @@ class DiffPiece:
 
 @dataclass(frozen=True, slots=True)
 class Differential:
-    """All pieces, and the sums that go with them (m²)."""
+    """All pieces, and the sums that go with them (m²). ``stock_before`` and ``stock_after``:
+    artificialised ground of the territory in either state, by the matrix."""
 
     pieces: Sequence[DiffPiece]
+    stock_before: float = 0.0
+    stock_after: float = 0.0
+
+    @property
+    def unexplained(self) -> float:
+        """Difference of the stocks that the pieces do not account for, m²: rounding, or a bug."""
+        return self.stock_after - self.stock_before - self.flux()
 
     def area(self, *, artificialisation: int) -> float:
         """Square metres of evolution with this legal effect."""
@@ -65,6 +74,16 @@ class Differential:
     def count(self, kind: ChangeKind) -> int:
         """How many pieces are of one kind."""
         return sum(1 for p in self.pieces if p.kind is kind)
+
+    def flux(self, kind: ChangeKind | None = None) -> float:
+        """Net artificialised ground of one kind of change, or of both, m²."""
+        return float(
+            sum(
+                p.geometry.area * p.artificialisation
+                for p in self.pieces
+                if kind is None or p.kind is kind
+            )
+        )
 
     def matrix(self) -> dict[str, dict[str, float]]:
         """Square metres by cover before and cover after."""
@@ -90,8 +109,42 @@ def differential(
     new = as_of(store, valid_at=after, recorded_at=known)
     pieces = overlay(old, new, corrections=_corrected(store))
     if territory is not None:
-        pieces = [p for p in pieces if territory.intersects(p.geometry)]
-    return Differential(pieces)
+        pieces = _within(pieces, territory)
+    shared = {p.version for p in old} & {p.version for p in new}
+    same = _stock([p for p in old if p.version in shared], territory)
+    return Differential(
+        pieces,
+        stock_before=same + _stock([p for p in old if p.version not in shared], territory),
+        stock_after=same + _stock([p for p in new if p.version not in shared], territory),
+    )
+
+
+def _within(pieces: Sequence[DiffPiece], territory: BaseGeometry) -> list[DiffPiece]:
+    """The pieces cut to a territory."""
+    shapes = np.array([p.geometry for p in pieces], dtype=object)
+    cut = shapely.intersection(shapes, territory) if len(shapes) else shapes
+    return [
+        replace(piece, geometry=areal(shape))
+        for piece, shape in zip(pieces, cut, strict=True)
+        if shape.area > MIN_PIECE_M2
+    ]
+
+
+def _stock(polygons: Sequence[MapPolygon], territory: BaseGeometry | None) -> float:
+    """Artificialised ground of a territory, by the matrix, m²."""
+    shapes = np.array(
+        [p.geometry for p in polygons if legal_status(p.code_cs, p.code_us) is LegalStatus.ARTIF],
+        dtype=object,
+    )
+    if not len(shapes):
+        return 0.0
+    if territory is None:
+        return float(shapely.area(shapes).sum())
+    shapely.prepare(territory)
+    whole = shapely.covers(territory, shapes)
+    rest = shapes[~whole & shapely.intersects(territory, shapes)]
+    inside = shapely.area(shapes[whole]).sum()
+    return float(inside + shapely.area(shapely.intersection(rest, territory)).sum())
 
 
 def _corrected(store: Store) -> set[int]:

@@ -1,29 +1,35 @@
-"""The map and its differential as files: GPKG, Shapefile, GeoParquet, FlatGeobuf, COG.
+"""The map as files: GPKG, Shapefile, GeoParquet, FlatGeobuf, COG.
 
 Files are written beside their target and moved into place, so that a reader never meets half a
-file.
+file. A GeoPackage carries QGIS styles in the official colours; beside each product lies its
+metadata.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import rasterio
 import shapely
 from rasterio.features import rasterize
 from rasterio.shutil import copy as copy_raster
 from rasterio.transform import from_origin
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
 
 from schemas.nomenclature import COUVERTURE, CS_FROM_INDEX, CS_INDEX
 from updater.artificialisation import statuses
-from updater.diff import Differential
-from updater.generalise import as_multi
+from updater.clip import clipped, touching
+from updater.crs import WGS84, reproject
+from updater.product import SUFFIXES, Product, metadata, styles
 from updater.types import MapPolygon
 
 VECTOR_DRIVERS: Final[dict[str, str]] = {
@@ -37,9 +43,18 @@ COG_PIXEL_M: Final = 1.0
 LAYER: Final = "OCCUPATION_SOL"
 
 
-def frame_of(polygons: Sequence[MapPolygon], crs: str) -> gpd.GeoDataFrame:
-    """OCCUPATION_SOL with the columns of the artificialisation layer."""
+def frame_of(
+    polygons: Sequence[MapPolygon], crs: str, *, ground: BaseGeometry | None = None
+) -> gpd.GeoDataFrame:
+    """OCCUPATION_SOL with the columns of the artificialisation layer, cut to a territory; the legal
+    status is told from the map around it too."""
+    if ground is not None:
+        polygons = touching(polygons, ground)
     legal = statuses(polygons)
+    if ground is not None:
+        kept = clipped(polygons, ground)
+        legal = [legal[index] for index, _ in kept]
+        polygons = [polygon for _, polygon in kept]
     return gpd.GeoDataFrame(
         {
             "id": [p.id for p in polygons],
@@ -59,36 +74,49 @@ def frame_of(polygons: Sequence[MapPolygon], crs: str) -> gpd.GeoDataFrame:
     )
 
 
-def differential_frame(differential: Differential, crs: str) -> gpd.GeoDataFrame:
-    """The OCS GE differential layer: codes before and after, legal effect, surface."""
-    pieces = differential.pieces
-    return gpd.GeoDataFrame(
-        {
-            "id_avant": [p.id_before for p in pieces],
-            "id_apres": [p.id_after for p in pieces],
-            "cs_avant": [p.cs_before for p in pieces],
-            "us_avant": [p.us_before for p in pieces],
-            "cs_apres": [p.cs_after for p in pieces],
-            "us_apres": [p.us_after for p in pieces],
-            "nature": [p.kind.value for p in pieces],
-            "artificialisation": np.array([p.artificialisation for p in pieces], dtype=np.int32),
-            "surface": [float(p.geometry.area) for p in pieces],
-        },
-        geometry=[as_multi(p.geometry) for p in pieces],
-        crs=crs,
-    )
-
-
 def write_vector(frame: gpd.GeoDataFrame, path: Path, *, format_: str, layer: str = LAYER) -> None:
     """A frame as one vector file, complete or not there at all."""
+    write_layers({layer: frame}, path, format_=format_)
+
+
+def write_layers(
+    layers: Mapping[str, gpd.GeoDataFrame],
+    path: Path,
+    *,
+    format_: str,
+    beside: Mapping[str, str] | None = None,
+) -> None:
+    """Layers as one product, complete or not there at all.
+
+    A GeoPackage holds them all, with styles; the other formats hold the first only, a Shapefile as
+    its parts, or zipped where ``path`` ends so. ``beside``: texts by suffix (metadata) written with
+    the same name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        staged = Path(folder) / path.name
+    zipped = path.suffix.lower() == ".zip"
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as name:
+        folder = Path(name)
+        staged = folder / (f"{path.stem}.shp" if zipped else path.name)
+        first = next(iter(layers.values()))
         if format_ == "geoparquet":
-            frame.to_parquet(staged)
+            first.to_parquet(staged)
+        elif format_ == "gpkg":
+            for layer, frame in layers.items():
+                pyogrio.write_dataframe(frame, staged, layer=layer, driver="GPKG")
+            if LAYER in layers:
+                pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
         else:
-            frame.to_file(staged, driver=VECTOR_DRIVERS[format_], layer=layer, engine="pyogrio")
-        for part in sorted(Path(folder).iterdir()):  # a Shapefile is several files
+            layer = next(iter(layers))
+            pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
+        for suffix, text in (beside or {}).items():
+            (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
+        if zipped:
+            parts = sorted(folder.iterdir())
+            with ZipFile(folder / path.name, "w", ZIP_DEFLATED) as archive:
+                for part in parts:
+                    archive.write(part, part.name)
+                    part.unlink()
+        for part in sorted(folder.iterdir()):  # a Shapefile is several files
             shutil.move(part, path.parent / part.name)
 
 
@@ -136,3 +164,51 @@ def write(polygons: Sequence[MapPolygon], path: Path, *, format_: str, crs: str)
         write_cog(polygons, path, crs=crs)
     else:
         write_vector(frame_of(polygons, crs), path, format_=format_)
+
+
+def write_product(
+    polygons: Sequence[MapPolygon],
+    out: Path,
+    product: Product,
+    *,
+    format_: str,
+    ground: BaseGeometry | None = None,
+    zones: Sequence[BaseGeometry] = (),
+) -> tuple[Path, int]:
+    """The map of a territory as IGN would deliver it, with its metadata; gives the file and how
+    many polygons it holds.
+
+    ``out``: the file, or a folder in which the file gets the product's name.
+    """
+    path = out / f"{product.name(format_)}{SUFFIXES[format_]}" if out.is_dir() else out
+    if format_ == "cog":
+        kept = list(polygons) if ground is None else [p for _, p in clipped(polygons, ground)]
+        write_cog(kept, path, crs=product.crs)
+        shapes, count = [p.geometry for p in kept], len(kept)
+        bounds = world_bounds(shapes, product.crs)
+        text = metadata(product, bounds, polygons=count)
+        path.with_suffix(".xml").write_text(text, encoding="utf-8")
+        return path, count
+    frame = frame_of(polygons, product.crs, ground=ground)
+    layers = {LAYER: frame}
+    if zones:
+        built = gpd.GeoDataFrame(
+            {
+                "id": [f"ZC{number:06d}" for number in range(1, len(zones) + 1)],
+                "millesime": [str(product.millesime)] * len(zones),
+            },
+            geometry=list(zones),
+            crs=product.crs,
+        )
+        layers["ZONE_CONSTRUITE"] = built if ground is None else built.clip(ground)
+    bounds = world_bounds(frame.geometry.tolist(), product.crs)
+    text = metadata(product, bounds, polygons=len(frame))
+    write_layers(layers, path, format_=format_, beside={".xml": text})
+    return path, len(frame)
+
+
+def world_bounds(shapes: Sequence[BaseGeometry], crs: str) -> tuple[float, float, float, float]:
+    """West, south, east, north of some geometries in degrees."""
+    extent = box(*shapely.total_bounds(list(shapes)))
+    west, south, east, north = reproject(shapely.segmentize(extent, 10_000), crs, WGS84).bounds
+    return west, south, east, north

@@ -119,7 +119,17 @@ CREATE VIEW alerts_now AS
     SELECT * FROM alerts QUALIFY row_number() OVER (PARTITION BY id ORDER BY sequence DESC) = 1;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1,)
+V2: Final = """
+CREATE TABLE territories (
+    kind VARCHAR NOT NULL,
+    code VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    geom GEOMETRY NOT NULL,
+    PRIMARY KEY (kind, code)
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -160,6 +160,12 @@ def zone_construite(store: Store, bounds: Bounds) -> BaseGeometry | None:
     return shapely.union_all(shapely.from_wkb([bytes(row[0]) for row in rows]))
 
 
+def zone_construite_parts(store: Store) -> list[BaseGeometry]:
+    """Every built-up zone of the map, in the order it was delivered."""
+    rows = store.execute("SELECT ST_AsWKB(geom) FROM zone_construite").fetchall()
+    return [shapely.from_wkb(bytes(row[0])) for row in rows]
+
+
 def seen(store: Store, key: str) -> bool:
     """True when an event of that key has had its effect."""
     row = store.execute("SELECT 1 FROM events WHERE key = ?", [key]).fetchone()

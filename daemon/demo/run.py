@@ -28,8 +28,9 @@ from schemas.policy import Sensor
 from updater.commit import add_image
 from updater.crs import WGS84, reproject
 from updater.diff import Differential, differential
+from updater.diff_files import differential_frame
 from updater.errors import StoreError
-from updater.export import differential_frame, frame_of, write_vector
+from updater.export import frame_of, write_vector
 from updater.importer import create_store
 from updater.reads import ImageRecord, alerts_now, as_of, end_of
 from updater.store import Store

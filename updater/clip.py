@@ -1,0 +1,51 @@
+"""Cutting a map to a territory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from updater.generalise import polygons_of
+from updater.types import MapPolygon
+
+CONTEXT_M = 600.0
+"""Ground around a territory that may decide a legal status inside it: an enclosed surface under
+2 500 m² of objects at least 5 m wide is at most 500 m long."""
+SLIVER_M2 = 0.01
+"""Smaller pieces are rounding along the territory's border."""
+
+
+def touching(polygons: Sequence[MapPolygon], ground: BaseGeometry) -> list[MapPolygon]:
+    """The polygons that share ground with a territory or its surroundings."""
+    if not polygons:
+        return []
+    shapes = np.array([p.geometry for p in polygons], dtype=object)
+    wide = shapely.buffer(ground, CONTEXT_M)
+    shapely.prepare(wide)
+    return [p for p, hit in zip(polygons, shapely.intersects(wide, shapes), strict=True) if hit]
+
+
+def clipped(polygons: Sequence[MapPolygon], ground: BaseGeometry) -> list[tuple[int, MapPolygon]]:
+    """What of each polygon lies in a territory, with the index it had; a polygon cut in several
+    parts gives one for each, numbered behind its id."""
+    if not polygons:
+        return []
+    shapes = np.array([p.geometry for p in polygons], dtype=object)
+    shapely.prepare(ground)
+    inside = shapely.covers(ground, shapes)
+    crossing = np.flatnonzero(~inside & shapely.intersects(ground, shapes))
+    cut = dict(zip(crossing.tolist(), shapely.intersection(shapes[crossing], ground), strict=True))
+    found = []
+    for index, polygon in enumerate(polygons):
+        if inside[index]:
+            found.append((index, polygon))
+        elif index in cut:
+            parts = [p for p in polygons_of(cut[index]) if p.area > SLIVER_M2]
+            for number, part in enumerate(parts, start=1):
+                name = polygon.id if len(parts) == 1 else f"{polygon.id}-{number}"
+                found.append((index, replace(polygon, id=name, geometry=part)))
+    return found
