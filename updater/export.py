@@ -40,6 +40,8 @@ VECTOR_DRIVERS: Final[dict[str, str]] = {
 FORMATS: Final = (*VECTOR_DRIVERS, "geoparquet", "cog")
 COG_PIXEL_M: Final = 1.0
 """Pixel of the raster export: a fifth of the narrowest road, so that none is lost."""
+GPKG_OPTIONS: Final = {"VERSION": "1.3"}
+"""The newest version that GDAL 3.6 (Debian 12, QGIS 3.22) opens without a warning."""
 LAYER: Final = "OCCUPATION_SOL"
 
 
@@ -102,7 +104,9 @@ def write_layers(
             first.to_parquet(staged)
         elif format_ == "gpkg":
             for layer, frame in layers.items():
-                pyogrio.write_dataframe(frame, staged, layer=layer, driver="GPKG")
+                pyogrio.write_dataframe(
+                    frame, staged, layer=layer, driver="GPKG", dataset_options=GPKG_OPTIONS
+                )
             if LAYER in layers:
                 pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
         else:

@@ -127,7 +127,20 @@ CREATE TABLE territories (
     geom GEOMETRY NOT NULL,
     PRIMARY KEY (kind, code)
 );
+CREATE TABLE retirements_again (
+    version BIGINT NOT NULL,
+    valid_to TIMESTAMPTZ NOT NULL,
+    kind VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    event VARCHAR NOT NULL,
+    PRIMARY KEY (version, event)
+);
+INSERT INTO retirements_again SELECT * FROM retirements;
+DROP TABLE retirements;
+ALTER TABLE retirements_again RENAME TO retirements;
 """
+"""Territories; and a version may be retired twice, the second time from earlier on (an event whose
+successor was undone first)."""
 
 MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
 """Step n brings a store from schema n to n + 1."""

@@ -60,7 +60,7 @@ def revert(store: Store, event: str, *, reason: str) -> Reverted:
     retired = _versions(store, "SELECT version FROM retirements WHERE event = ?", found.key)
     if not created and not retired:
         raise PatchRefused(f"The event {event} changed nothing on the map; nothing to revert.")
-    _refuse_if_built_on(store, event, found.key, created)
+    created = _with_successors(store, found, created)
     now, key = store.clock(), PREFIX + found.key
     with store.transaction() as cursor:
         since = cursor.execute(
@@ -104,19 +104,35 @@ def _versions(store: Store, sql: str, key: str) -> list[int]:
     return [int(row[0]) for row in store.execute(sql, [key]).fetchall()]
 
 
-def _refuse_if_built_on(store: Store, event: str, key: str, created: list[int]) -> None:
-    later = store.execute(
-        "SELECT DISTINCT r.event, e.id FROM retirements r LEFT JOIN events e ON e.key = r.event "
-        "WHERE r.version IN (SELECT unnest(?::BIGINT[])) ORDER BY 1",
-        [created],
-    ).fetchall()
-    if any(row[0] == PREFIX + key for row in later):
-        raise PatchRefused(f"The event {event} was reverted already.")
-    if later:
-        names = ", ".join(str(row[1] or row[0]) for row in later[:5])
+def _with_successors(store: Store, event: _Event, created: list[int]) -> list[int]:
+    """The versions an event opened, and those that stand for them where a later event closed them
+    and was undone itself.
+
+    Raises:
+        PatchRefused: the event was reverted already, or a later one that stands built on it.
+    """
+    every, blocking = list(created), set()
+    pending = created
+    while pending:
+        rows = store.execute(
+            "SELECT r.event, e.id, s.version FROM retirements r "
+            "JOIN polygons p ON p.version = r.version "
+            "LEFT JOIN events e ON e.key = r.event "
+            "LEFT JOIN polygons s ON s.event = ? || r.event AND s.id = p.id "
+            "WHERE r.version IN (SELECT unnest(?::BIGINT[]))",
+            [PREFIX, pending],
+        ).fetchall()
+        if any(row[0] == PREFIX + event.key for row in rows):
+            raise PatchRefused(f"The event {event.id} was reverted already.")
+        blocking |= {str(row[1] or row[0]) for row in rows if row[2] is None}
+        pending = [int(row[2]) for row in rows if row[2] is not None]
+        every += pending
+    if blocking:
+        names = ", ".join(sorted(blocking)[:5])
         raise PatchRefused(
-            f"Later events changed what {event} drew; revert them first, newest first: {names}."
+            f"Later events changed what {event.id} drew; revert them first, newest first: {names}."
         )
+    return every
 
 
 def _swap(
