@@ -204,11 +204,11 @@ def _put_back(
     for index in range(len(outlines)):
         row, name, was = int(outlines.rows[index]), outlines.names[index], outlines.shapes[index]
         now = cleaned.get(index)
-        if now is None or shapely.equals_identical(now, was):
+        if now is None or _identical(now, was):
             parts: list[BaseGeometry] = [was]
         else:
-            if abs(now.area - was.area) > SPECK_M2:
-                report.note("edge-moved", name)
+            moves = abs(now.area - was.area) > SPECK_M2
+            report.note("edge-moved" if moves else "edge-matched", name)
             parts = _rounded_parts(now)
             if not parts:
                 report.note("swallowed", name)
@@ -220,6 +220,11 @@ def _put_back(
     result = np.empty(len(shapes), dtype=object)
     result[:] = shapes
     return Outlines(np.array(rows, np.intp), names, result), np.array(moved, np.intp)
+
+
+def _identical(a: BaseGeometry, b: BaseGeometry) -> bool:
+    """True for the same vertices, whichever comes first."""
+    return bool(shapely.equals_identical(shapely.normalize(a), shapely.normalize(b)))
 
 
 def _rounded_parts(shape: BaseGeometry) -> list[BaseGeometry]:
