@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,7 +91,7 @@ def test_lineage_is_walked_both_ways_and_ends(store):
         ancestors(store, "NOBODY")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), regions=st.integers(1, 5))
 def test_any_patch_can_be_undone_exactly(tmp_path_factory, seed, regions):
     folder = tmp_path_factory.mktemp("revert")
@@ -98,7 +99,12 @@ def test_any_patch_can_be_undone_exactly(tmp_path_factory, seed, regions):
     store, _ = made_store(folder / "D032.duckdb", seed=seed, cells=25, side=400.0)
     try:
         before = content(as_of(store, valid_at=NOW))
-        patch = patched(store, 1, [random_region(rng) for _ in range(regions)])
+        found = [random_region(rng) for _ in range(regions)]
+        patch = patched(store, 1, found)
+        after = content(as_of(store, valid_at=NOW))
+        with pytest.raises(duckdb.ConstraintException):  # the same event twice has one effect
+            patched(store, 1, found)
+        assert content(as_of(store, valid_at=NOW)) == after
         if patch.is_empty:
             return
         revert(store, "bench-1", reason="test")
