@@ -88,6 +88,8 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
 }
 
 BUILDING: Final[str] = "CS1.1.1.1"
+PAVED: Final[str] = "CS1.1.1.2"
+"""Roads, squares, car parks: the cover of networks."""
 
 MMU_BUILT_M2: Final[float] = 200.0
 """Minimum unit of a built polygon (OCS GE specification)."""
@@ -229,6 +231,13 @@ def transition_plausibility(from_cs: str, to_cs: str) -> float:
     """
     a, b = _GROUPS[from_cs], _GROUPS[to_cs]
     return 0.0 if a == b else _PLAUSIBLE.get((a, b), _IMPLAUSIBLE)
+
+
+def minimum_width(code_cs: str) -> float:
+    """Narrowest ground of a cover that is mapped, metres; buildings have no minimum width."""
+    if code_cs == BUILDING:
+        return 0.0
+    return WIDTH_NETWORK_M if code_cs == PAVED else WIDTH_OTHER_M
 
 
 def minimum_unit(code_cs: str, *, inside_built_zone: bool) -> float:

@@ -48,7 +48,7 @@ def within_rings(polygons, grounds, *, rings):
     tree = shapely.STRtree([p.geometry for p in polygons])
     reached = set(tree.query(grounds, predicate="intersects")[1].tolist())
     for _ in range(rings):
-        shapes = [polygons[i].geometry for i in reached]
+        shapes = np.array([polygons[i].geometry for i in reached], dtype=object)
         reached |= set(tree.query(shapes, predicate="intersects")[1].tolist())
     return {polygons[i].id for i in reached}
 
@@ -200,3 +200,31 @@ def test_vegetation_under_a_house_is_desartificialisation_only_by_the_matrix():
     house = field(geometry=box(0, 0, 20, 15), code_cs="CS1.1.1.1", code_us="US1.1")
     patch = plan([house], [region(box(0, 0, 20, 15), to_cs="CS2.2.1")], TOWN)
     assert not patch.pieces or patch.sightings[0].kind is AlertKind.DESARTIFICIALISATION
+
+
+@pytest.mark.parametrize("to_cs", ["CS1.1.1.1", "CS1.1.1.2", "CS2.1.1.1"])
+@pytest.mark.parametrize("second", [(50, 40, 80, 80), (50.1, 40.3, 80, 79.7), (49.7, 40, 80, 80)])
+def test_halves_seen_by_two_scenes_meet_without_a_seam(to_cs, second):
+    rules = replace(TOWN, gsd=0.2)
+    before = [field()]
+    first = plan(before, [region(box(20, 40, 50, 80), to_cs=to_cs)], rules)
+    half = apply(before, first)
+    later = replace(rules, event="urn:test#2")
+    after = apply(half, plan(half, [region(box(*second), to_cs=to_cs)], later))
+    shapes = [p.geometry for p in after]
+    assert shapely.coverage_is_valid(shapes)
+    left, right = (p.geometry for p in after if p.code_cs == to_cs)
+    beside = left.boundary.intersection(right.buffer(0.02))
+    assert beside.length > 35
+    rest = next(p.geometry for p in after if p.code_cs == "CS2.2.1")
+    slit = rest.difference(rest.buffer(-0.3, join_style="mitre").buffer(0.31, join_style="mitre"))
+    assert slit.area < 0.5
+
+
+def test_ground_narrower_than_the_map_draws_is_left_out():
+    lane = box(0, 40, 1000, 44)
+    before = [field(geometry=box(0, 0, 1000, 100))]
+    patch = plan(before, [region(lane, to_cs="CS2.1.1.1")], replace(RULES, gsd=0.2))
+    assert patch.is_empty and patch.ignored == {"below-minimum-width": 1}
+    road = plan(before, [region(lane.buffer(1), to_cs="CS1.1.1.2")], replace(RULES, gsd=0.2))
+    assert not road.is_empty  # 6 m: roads are drawn from 5 m

@@ -32,6 +32,7 @@ from schemas.policy import (
     BUILDING,
     BUILDING_TAKEN_FROM_M2,
     CAMPAIGN_DAYS,
+    COORDINATE_GRID_M,
     GROWTH_FROM_M2,
     MMU_BUILT_M2,
     NEIGHBOUR_RADIUS_M,
@@ -39,6 +40,7 @@ from schemas.policy import (
     WIDTH_NETWORK_M,
     WIDTH_OTHER_M,
     minimum_unit,
+    minimum_width,
     new_usage,
 )
 from updater import topology
@@ -186,6 +188,10 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
     ]
     if not kept:
         raise RegionIgnored("below-minimum-unit")
+    too_narrow = narrower(kept, minimum_width(to_cs))
+    kept = [part for part, narrow in zip(kept, too_narrow, strict=True) if not narrow]
+    if not kept:
+        raise RegionIgnored("below-minimum-width")
     ground = topology.union(kept)
     keys = [
         k
@@ -227,11 +233,13 @@ def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> Base
     if most and narrower([rest], WIDTH_NETWORK_M)[0]:
         return topology.union([shape, polygon.geometry])
     wide = valid(opened(rest, SPILL_PIXELS * rules.gsd).buffer(rules.gsd, join_style="mitre"))
-    slivers = [
-        part
-        for part in polygons_of(topology.difference(rest, wide))
-        if part.area >= MIN_PIECE_M2 and topology.shared_border(part, shape) > 0
-    ]
+    narrow = [p for p in polygons_of(topology.difference(rest, wide)) if p.area >= MIN_PIECE_M2]
+    if not narrow:
+        return shape
+    # rounding takes an edge a grid step off its neighbour's: near enough is beside
+    beside = shapely.buffer(shape, 2 * COORDINATE_GRID_M, join_style="mitre")
+    along = shapely.length(shapely.intersection(shapely.boundary(narrow), beside))
+    slivers = [p for p, length in zip(narrow, along, strict=True) if length > rules.gsd]
     return topology.union([shape, *slivers]) if slivers else shape
 
 
