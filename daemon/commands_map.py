@@ -194,6 +194,7 @@ def export(
     Example: millesimed export --db D032.duckdb --millesime 2024 --format gpkg --out ocsge.gpkg
     """
     from updater.export import FORMATS, write_product
+    from updater.legal_rows import statuses_of
     from updater.product import Product
     from updater.reads import FOREVER, end_of, zone_construite_parts
     from updater.reads import as_of as state
@@ -224,6 +225,7 @@ def export(
             format_=format_,
             ground=place.geometry if place else None,
             zones=zone_construite_parts(store),
+            legal=None if format_ == "cog" else statuses_of(store, polygons),
         )
     figures = {"polygons": count, "path": str(path)}
     if json_:

@@ -13,6 +13,7 @@ from tests.coverages import random_region
 from tests.map_store import building, content, made_store, patched
 from updater.errors import NotFound, PatchRefused
 from updater.lineage import ancestors, descendants, events
+from updater.migrations import MIGRATIONS
 from updater.reads import alerts_now, as_of, end_of
 from updater.revert import revert
 from updater.store import Store
@@ -114,11 +115,17 @@ def test_any_patch_can_be_undone_exactly(tmp_path_factory, seed, regions):
         store.close()
 
 
-def test_a_store_of_the_first_schema_learns_territories(tmp_path):
-    made, _ = made_store(tmp_path / "old.duckdb")
-    made.execute("DROP TABLE territories")
-    made.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-    made.close()
+def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr("updater.store.MIGRATIONS", MIGRATIONS[:1])
+        older.setattr("updater.store.SCHEMA_VERSION", 1)
+        made, _ = made_store(tmp_path / "old.duckdb")
+        patched(made, 1, [building(150, 150)])
+        before = content(as_of(made, valid_at=NOW))
+        made.close()
     with Store.open(tmp_path / "old.duckdb") as store:
-        assert store.meta("schema") == "2"
+        assert store.meta("schema") == str(len(MIGRATIONS))
         assert store.execute("SELECT count(*) FROM territories").fetchone() == (0,)
+        assert content(as_of(store, valid_at=NOW)) == before
+        revert(store, "bench-1", reason="test")
+        assert verify(store, deep=True).valid

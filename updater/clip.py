@@ -12,9 +12,9 @@ from shapely.geometry.base import BaseGeometry
 from updater.generalise import polygons_of
 from updater.types import MapPolygon
 
-CONTEXT_M = 600.0
-"""Ground around a territory that may decide a legal status inside it: an enclosed surface under
-2 500 m² of objects at least 5 m wide is at most 500 m long."""
+CONTEXT_M = 1_000.0
+"""Ground around a territory that may decide a legal status inside it: two enclosed surfaces, each
+under 2 500 m² and so at most 500 m long at the product's width of 5 m."""
 SLIVER_M2 = 0.01
 """Smaller pieces are rounding along the territory's border."""
 

@@ -26,7 +26,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from schemas.nomenclature import COUVERTURE, CS_FROM_INDEX, CS_INDEX
-from updater.artificialisation import statuses
+from updater.artificialisation import Status, statuses
 from updater.clip import clipped, touching
 from updater.crs import WGS84, reproject
 from updater.product import SUFFIXES, Product, metadata, styles
@@ -46,13 +46,21 @@ LAYER: Final = "OCCUPATION_SOL"
 
 
 def frame_of(
-    polygons: Sequence[MapPolygon], crs: str, *, ground: BaseGeometry | None = None
+    polygons: Sequence[MapPolygon],
+    crs: str,
+    *,
+    ground: BaseGeometry | None = None,
+    legal: Sequence[Status] | None = None,
 ) -> gpd.GeoDataFrame:
-    """OCCUPATION_SOL with the columns of the artificialisation layer, cut to a territory; the legal
-    status is told from the map around it too."""
-    if ground is not None:
-        polygons = touching(polygons, ground)
-    legal = statuses(polygons)
+    """OCCUPATION_SOL with the columns of the artificialisation layer, cut to a territory.
+
+    ``legal``: statuses of the polygons where they are known; else they are told here, from the map
+    around the territory too.
+    """
+    if legal is None:
+        if ground is not None:
+            polygons = touching(polygons, ground)
+        legal = statuses(polygons)
     if ground is not None:
         kept = clipped(polygons, ground)
         legal = [legal[index] for index, _ in kept]
@@ -178,6 +186,7 @@ def write_product(
     format_: str,
     ground: BaseGeometry | None = None,
     zones: Sequence[BaseGeometry] = (),
+    legal: Sequence[Status] | None = None,
 ) -> tuple[Path, int]:
     """The map of a territory as IGN would deliver it, with its metadata; gives the file and how
     many polygons it holds.
@@ -193,7 +202,7 @@ def write_product(
         text = metadata(product, bounds, polygons=count)
         path.with_suffix(".xml").write_text(text, encoding="utf-8")
         return path, count
-    frame = frame_of(polygons, product.crs, ground=ground)
+    frame = frame_of(polygons, product.crs, ground=ground, legal=legal)
     layers = {LAYER: frame}
     if zones:
         built = gpd.GeoDataFrame(

@@ -138,9 +138,17 @@ CREATE TABLE retirements_again (
 INSERT INTO retirements_again SELECT * FROM retirements;
 DROP TABLE retirements;
 ALTER TABLE retirements_again RENAME TO retirements;
+CREATE TABLE legal (
+    version BIGINT NOT NULL,
+    artif BOOLEAN NOT NULL,
+    crit_seuil BOOLEAN NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+CREATE VIEW legal_now AS
+    SELECT * FROM legal QUALIFY row_number() OVER (PARTITION BY version ORDER BY recorded DESC) = 1;
 """
-"""Territories; and a version may be retired twice, the second time from earlier on (an event whose
-successor was undone first)."""
+"""Territories; legal statuses as last judged; and a version may be retired twice, the second time
+from earlier on (an event whose successor was undone first)."""
 
 MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
 """Step n brings a store from schema n to n + 1."""

@@ -105,6 +105,11 @@ def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
     return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
 
 
+def map_now(store: Store) -> list[MapPolygon]:
+    """The whole map in its latest state."""
+    return _polygons(store.execute(f"SELECT {_COLUMNS} FROM map_now ORDER BY id").fetchall())
+
+
 def neighbourhood(store: Store, grounds: Sequence[BaseGeometry]) -> list[MapPolygon]:
     """What a plan needs to judge some ground: the polygons it touches, all their neighbours,
     and everything within ``NEIGHBOUR_RADIUS_M`` of it."""
