@@ -64,7 +64,12 @@ def when(text: str) -> datetime:
 
 
 def item_of(
-    path: Path, *, acquired: datetime, sensor: Sensor, departement: str | None = None
+    path: Path,
+    *,
+    acquired: datetime,
+    sensor: Sensor,
+    departement: str | None = None,
+    elevation: Path | None = None,
 ) -> pystac.Item:
     """The STAC Item of an image on disk.
 
@@ -115,6 +120,11 @@ def item_of(
             extra_fields={"file:checksum": digest, "file:size": path.stat().st_size},
         ),
     )
+    if elevation is not None:
+        if not elevation.is_file():
+            raise CannotAnnounce(f"There is no surface model {elevation}; check the path.")
+        asset = pystac.Asset(href=elevation.resolve().as_uri(), roles=["data"])
+        item.add_asset("elevation", asset)
     return item
 
 

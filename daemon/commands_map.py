@@ -14,6 +14,9 @@ from schemas.errors import UsageError
 from schemas.policy import Sensor
 from schemas.territory import TerritoryKind
 
+Elevation = Annotated[
+    Path | None, typer.Option(help="Surface model (MNS, metres) of the same date.")
+]
 reference = typer.Typer(help="Reference images of the millésime.", no_args_is_help=True)
 territory = typer.Typer(help="Communes, EPCI, SCOT, départements.", no_args_is_help=True)
 
@@ -84,6 +87,7 @@ def reference_add(
     images: Annotated[list[Path], typer.Argument(help="Images of the ground at one date.")],
     acquired: Annotated[str, typer.Option(help="Date of the flight, as in 2021-06-15.")],
     sensor: Annotated[Sensor, typer.Option(help="Sensor family.")],
+    elevation: Elevation = None,
     db: Db = None,
     json_: Json = False,
 ) -> None:
@@ -114,6 +118,7 @@ def reference_add(
                     acquired=when(acquired),
                     gsd=float(item.properties["gsd"]),
                     footprint=footprint,
+                    elevation=elevation.resolve() if elevation else None,
                 ),
             )
             progress("images", done, len(images))
@@ -124,13 +129,14 @@ def reference_add(
         show_figures("Reference", figures)
 
 
-def announce(
+def announce(  # noqa: PLR0913, PLR0917 - each argument is a flag
     images: Annotated[list[Path], typer.Argument(help="New images.")],
     acquired: Annotated[str, typer.Option(help="Date of the flight, as in 2024-06-15.")],
     sensor: Annotated[Sensor, typer.Option(help="Sensor family.")],
     inbox: Annotated[Path | None, typer.Option(help="Inbox folder.")] = None,
     kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers.")] = None,
     territory: Annotated[str | None, typer.Option(help="Département; else by footprint.")] = None,
+    elevation: Elevation = None,
     config: Config = None,
     json_: Json = False,
 ) -> None:
@@ -145,7 +151,13 @@ def announce(
     servers = KafkaSettings(servers=kafka) if kafka else (None if inbox else settings.kafka)
     announced = []
     for path in images:
-        item = item_of(path, acquired=when(acquired), sensor=sensor, departement=territory)
+        item = item_of(
+            path,
+            acquired=when(acquired),
+            sensor=sensor,
+            departement=territory,
+            elevation=elevation,
+        )
         if servers is not None:
             event_id, destination = item.id, to_topic(item, servers)
         else:

@@ -47,7 +47,7 @@ def detect_pair(  # noqa: PLR0913 - as many as the command has flags
             after,
             labels=labels if found_map else None,
             device=place,
-            elevation=elevation,
+            elevation=([elevation[0]], elevation[1]) if elevation else None,
             progress=progress,
         ) as scene,
         detect_scene(

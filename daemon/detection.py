@@ -31,8 +31,10 @@ def judge(
     item: AcquisitionItem,
     settings: Settings,
     progress: Progress,
+    elevation: tuple[list[Path], Path] | None = None,
 ) -> Judged:
-    """Run the configured detector over an acquisition.
+    """Run the configured detector over an acquisition; ``elevation``: surface models of before and
+    after.
 
     Raises:
         DetectionError: whatever is wrong with the images.
@@ -52,6 +54,7 @@ def judge(
             labels=labels if has_map else None,
             device=choose_device(settings.device),
             whole_before=False,
+            elevation=elevation,
             progress=progress,
         ) as scene,
         detect_scene(

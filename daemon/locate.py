@@ -13,7 +13,7 @@ import shapely
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from schemas.acquisition import AcquisitionItem
+from schemas.acquisition import AcquisitionItem, Asset
 from schemas.errors import MillesimedError
 from schemas.policy import CAMPAIGN_DAYS, COMPARABLE_GSD_RATIO
 from updater.crs import WGS84, reproject
@@ -41,16 +41,25 @@ class Located:
     image: Path
     footprint: BaseGeometry
     references: Sequence[ImageRecord]
+    elevation: Path | None = None
+
+    @property
+    def surfaces(self) -> tuple[list[Path], Path] | None:
+        """Surface models of before and after, where every image has one."""
+        before = [r.elevation for r in self.references if r.elevation is not None]
+        if self.elevation is None or len(before) < len(self.references):
+            return None
+        return list(dict.fromkeys(before)), self.elevation
 
 
-def asset_path(item: AcquisitionItem) -> Path:
-    """The local file of the image asset.
+def asset_path(asset: Asset) -> Path:
+    """The local file of an asset.
 
     Raises:
         AssetRefused: any address but a plain path or ``file://`` one.
         AssetMissing: no such file.
     """
-    href = item.image.href
+    href = asset.href
     parsed = urlparse(href)
     if parsed.scheme not in {"", "file"} or parsed.netloc not in {"", "localhost"}:
         raise AssetRefused(f"The image address {href[:200]!r} is no local file; copy it first.")
@@ -101,7 +110,8 @@ def locate(store: Store, item: AcquisitionItem) -> Located:
         OlderThanMap: every reference of the ground is newer.
         ReferenceMissing: the ground has no reference at all.
     """
-    path = asset_path(item)
+    path = asset_path(item.image)
+    elevation = asset_path(item.elevation) if item.elevation else None
     footprint = reproject(shape(item.geometry.model_dump()), WGS84, store.crs)
     known = [
         image
@@ -127,6 +137,7 @@ def locate(store: Store, item: AcquisitionItem) -> Located:
         image=path,
         footprint=footprint,
         references=[i for i in older if i.acquired + campaign > newest],
+        elevation=elevation,
     )
 
 

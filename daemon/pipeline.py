@@ -162,6 +162,7 @@ class Pipeline:
             map_crs=store.crs,
             item=event.item,
             settings=self._settings,
+            elevation=located.surfaces,
             progress=self._tick,
         )
 
@@ -199,6 +200,7 @@ class Pipeline:
                 acquired=item.acquired,
                 gsd=item.properties.gsd,
                 footprint=located.footprint,
+                elevation=located.elevation,
             ),
             origin=message.origin,
         )

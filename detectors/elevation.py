@@ -6,6 +6,7 @@ freed of the offset two campaigns usually have, is kept as one band.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ LOUDEST = 4.0
 OFFSET_PIXELS = 200_000
 
 
-def rise_of(models: tuple[Path, Path], grid: Grid, folder: Path) -> Scratch:
+def rise_of(models: tuple[Sequence[Path], Path], grid: Grid, folder: Path) -> Scratch:
     """Metres the surface rose from the first model to the second, ``(1, row, col)`` float32, NaN
     where either is silent; the median, which is the campaigns' offset, taken off.
 
@@ -35,7 +36,7 @@ def rise_of(models: tuple[Path, Path], grid: Grid, folder: Path) -> Scratch:
     """
     scratch = Scratch(1, grid.shape, np.float32, folder)
     sample = []
-    with Raster([models[0]], grid) as first, Raster([models[1]], grid) as second:
+    with Raster(models[0], grid) as first, Raster([models[1]], grid) as second:
         for strip in grid.window.strips(DEFAULT_BLOCK):
             low, low_valid = first.read(strip)
             high, high_valid = second.read(strip)

@@ -152,14 +152,14 @@ def open_scene(
     labels: Callable[[Grid], MapRasteriser] | None = None,
     device: torch.device | None = None,
     whole_before: bool = True,
-    elevation: tuple[Path, Path] | None = None,
+    elevation: tuple[Sequence[Path], Path] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[PairScene]:
     """Open a pair for detection.
 
     ``labels`` makes the rasteriser of the previous map once the grid is known. ``whole_before``
-    keeps BEFORE's whole grid; otherwise only the ground both show is judged. ``elevation``: a
-    surface model (MNS, metres) of each date.
+    keeps BEFORE's whole grid; otherwise only the ground both show is judged. ``elevation``:
+    surface models (MNS, metres) of before and one of after.
 
     Raises:
         DetectionError: whatever is wrong with either image, one sentence each.

@@ -72,7 +72,8 @@ class Asset(BaseModel):
 
 
 class AcquisitionItem(BaseModel):
-    """A STAC Item of one acquisition; the asset named ``image`` is the one that is judged."""
+    """A STAC Item of one acquisition; the asset named ``image`` is the one that is judged, one
+    named ``elevation`` the surface model (MNS) of the same date."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -101,3 +102,8 @@ class AcquisitionItem(BaseModel):
     def image(self) -> Asset:
         """The asset that is judged."""
         return self.assets["image"]
+
+    @property
+    def elevation(self) -> Asset | None:
+        """The surface model (MNS, metres) of the same date, where one was delivered."""
+        return self.assets.get("elevation")

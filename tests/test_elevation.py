@@ -32,7 +32,7 @@ def models(tmp_path):
 
 def test_the_offset_is_taken_off_and_silence_is_nan(models, tmp_path):
     grid = Grid("EPSG:2154", from_origin(500_000, 6_300_000, 0.2, 0.2), (SIDE, SIDE), 0)
-    rise = rise_of(models, grid, tmp_path).read_float(grid.window)[0]
+    rise = rise_of(([models[0]], models[1]), grid, tmp_path).read_float(grid.window)[0]
     assert np.isnan(rise[:10]).all() and not np.isnan(rise[10:]).any()
     assert rise[45:85, 55:105].mean() == pytest.approx(6, abs=0.05)
     assert np.abs(rise[100:]).max() < 0.1
@@ -52,7 +52,7 @@ def test_height_settles_what_the_images_leave_open(models, tmp_path):
     for path, image in zip(images, (made.before, made.after), strict=True):
         written(path, image, **PLACE)
     found = []
-    for elevation in (None, models):
+    for elevation in (None, ([models[0]], models[1])):
         with open_scene([images[0]], images[1], elevation=elevation) as scene:
             detector = Siamese()
             detector.fit(scene, seed=0)

@@ -1,5 +1,6 @@
 """Locating: the right store, the right reference, and addresses that stay closed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from schemas.envelope import parse_acquisition
 from schemas.policy import Sensor
 from updater.commit import add_image
 from updater.errors import OlderThanMap, OutsideMap, ReferenceMissing
-from updater.reads import ImageRecord
+from updater.reads import ImageRecord, images
 
 
 def acquisition(path, day="2024-06-18", departement=None):
@@ -41,6 +42,24 @@ def test_the_newest_older_campaign_is_compared_with(store, small_scene):
     placed = locate(store, acquisition(small_scene.after))
     assert [r.item for r in placed.references] == ["newer"]
     assert placed.image == small_scene.after
+
+
+def test_surface_models_are_compared_where_both_dates_have_one(store, small_scene, tmp_path):
+    surface = tmp_path / "mns-2024.tif"
+    surface.write_bytes(b"MNS")
+    item = item_of(
+        small_scene.after, acquired=when("2024-06-18"), sensor=Sensor.PVA, elevation=surface
+    )
+    event = parse_acquisition(event_bytes(item)[1], {}).item
+    reference(store, "flat", 2021)
+    assert locate(store, event).surfaces is None  # the older date has none
+    (image,) = images(store)
+    add_image(store, replace(image, elevation=Path("/mns-2021.tif")))
+    assert locate(store, event).surfaces == ([Path("/mns-2021.tif")], surface)
+    assert locate(store, acquisition(small_scene.after)).surfaces is None
+    surface.unlink()
+    with pytest.raises(AssetMissing, match="mns-2024"):
+        locate(store, event)
 
 
 def test_a_pixel_of_another_order_is_no_reference(store, small_scene):
@@ -73,10 +92,10 @@ def test_outside_every_map_and_in_another_departement(store, small_scene):
 def test_only_local_files_are_opened(small_scene, href):
     item = pointing_to(acquisition(small_scene.after), href)
     with pytest.raises(AssetRefused):
-        asset_path(item)
+        asset_path(item.image)
 
 
 def test_a_missing_file_is_told(small_scene):
     item = pointing_to(acquisition(small_scene.after), "file:///none/there.tif")
     with pytest.raises(AssetMissing, match=r"there\.tif is not there"):
-        asset_path(item)
+        asset_path(item.image)

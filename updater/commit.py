@@ -207,7 +207,7 @@ def _write_image(
     if image is None:
         return
     cursor.execute(
-        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ST_GeomFromWKB(?), ?)",
+        "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ST_GeomFromWKB(?), ?, ?)",
         [
             image.item,
             str(image.path),
@@ -216,6 +216,7 @@ def _write_image(
             image.gsd,
             shapely.to_wkb(image.footprint),
             now,
+            str(image.elevation) if image.elevation else None,
         ],
     )
 

@@ -138,6 +138,7 @@ CREATE TABLE retirements_again (
 INSERT INTO retirements_again SELECT * FROM retirements;
 DROP TABLE retirements;
 ALTER TABLE retirements_again RENAME TO retirements;
+ALTER TABLE images ADD COLUMN elevation VARCHAR;
 CREATE TABLE legal (
     version BIGINT NOT NULL,
     artif BOOLEAN NOT NULL,
@@ -147,8 +148,8 @@ CREATE TABLE legal (
 CREATE VIEW legal_now AS
     SELECT * FROM legal QUALIFY row_number() OVER (PARTITION BY version ORDER BY recorded DESC) = 1;
 """
-"""Territories; legal statuses as last judged; and a version may be retired twice, the second time
-from earlier on (an event whose successor was undone first)."""
+"""Territories; surface models of images; legal statuses as last judged; and a version may be
+retired twice, the second time from earlier on (an event whose successor was undone first)."""
 
 MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
 """Step n brings a store from schema n to n + 1."""

@@ -34,7 +34,8 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image the store knows: reference of a millésime or an acquisition already judged."""
+    """An image the store knows: reference of a millésime or an acquisition already judged; with
+    the surface model (MNS) of its date where there is one."""
 
     item: str
     path: Path
@@ -42,6 +43,7 @@ class ImageRecord:
     acquired: datetime
     gsd: float
     footprint: BaseGeometry
+    elevation: Path | None = None
 
 
 def shown_on(store: Store, image: ImageRecord, ground: BaseGeometry) -> list[MapPolygon]:
@@ -186,7 +188,7 @@ def next_offsets(store: Store) -> dict[tuple[str, int], int]:
 def images(store: Store) -> list[ImageRecord]:
     """Every image the store knows, newest first."""
     rows = store.execute(
-        "SELECT item, path, sensor, acquired, gsd, ST_AsWKB(footprint) FROM images "
+        "SELECT item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation FROM images "
         "ORDER BY acquired DESC, item"
     ).fetchall()
     return [
@@ -197,6 +199,7 @@ def images(store: Store) -> list[ImageRecord]:
             acquired=row[3],
             gsd=float(row[4]),
             footprint=shapely.from_wkb(bytes(row[5])),
+            elevation=Path(row[6]) if row[6] else None,
         )
         for row in rows
     ]
