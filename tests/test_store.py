@@ -114,7 +114,7 @@ def test_a_transaction_is_all_or_nothing(store):
     count = "SELECT count(*) FROM images"
     with pytest.raises(RuntimeError), store.transaction() as cursor:
         cursor.execute(
-            "INSERT INTO images VALUES ('i', 'p', 'pva', now(), 0.2, ST_Point(0, 0), now())"
+            "INSERT INTO images VALUES ('i', 'p', 'pva', now(), 0.2, ST_Point(0, 0), now(), NULL)"
         )
         raise RuntimeError("stop")
     assert store.execute(count).fetchone()[0] == 0
