@@ -73,11 +73,18 @@ class Siamese:
         self._ranges = [band_range(valid_pixels(tiles, date, each=8000)) for date in (0, 1)]
 
     def detect(self, tiles: list[Tile]) -> list[TileScores]:
-        """Judge tiles one by one."""
-        return [self._judge(tile) for tile in tiles]
+        """Judge tiles: all of one shape at once where the device gains by it, else one by one."""
+        alike = len({t.valid.shape for t in tiles}) == 1
+        at_once = alike and bool(tiles) and tiles[0].before.is_cuda
+        groups = [tiles] if at_once else [[tile] for tile in tiles]
+        return [
+            self._scores(tile, layers)
+            for group in groups
+            for tile, layers in zip(group, self._layers(group), strict=True)
+        ]
 
-    def _judge(self, tile: Tile) -> TileScores:
-        change, before, after = self.logits(tile)
+    def _scores(self, tile: Tile, layers: Tensor) -> TileScores:
+        change, before, after = layers
         probability = torch.sigmoid(change + evidence(tile.rise, after >= before))
         same = (tile.before == tile.after).all(dim=0)
         was, now = torch.sigmoid(before), torch.sigmoid(after)
@@ -91,13 +98,18 @@ class Siamese:
 
     def logits(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Log odds ``(row, col)`` of change, calibrated, and of a building before and after."""
+        change, before, after = self._layers([tile])[0]
+        return change, before, after
+
+    def _layers(self, tiles: list[Tile]) -> Tensor:
+        """``(tile, 3, row, col)``: those log odds of tiles of one shape."""
         if self._network is None:
             raise RuntimeError("fit the detector before it judges")
-        shape, zoom = tile.valid.shape, self._zoom
+        shape, zoom = tuple(tiles[0].valid.shape), self._zoom
         size = (max(1, round(shape[0] * zoom)), max(1, round(shape[1] * zoom)))
         shown = []
-        for image, (low, high) in zip((tile.before, tile.after), self._ranges, strict=True):
-            rgb = to_rgb(image, low, high)[None]
+        for date, (low, high) in enumerate(self._ranges):
+            rgb = torch.stack([to_rgb((t.before, t.after)[date], low, high) for t in tiles])
             if zoom < 1:
                 rgb = F.interpolate(rgb, size, mode="area")
             elif zoom > 1:
@@ -105,12 +117,12 @@ class Siamese:
             shown.append(_padded(rgb))
         with torch.no_grad():
             found = self._network(*shown)
-        layers = torch.stack([found.change[0], found.built_before[0], found.built_after[0]])
-        layers = layers[:, : size[0], : size[1]]
-        if size != tuple(shape):
-            layers = F.interpolate(layers[None], shape, mode="bilinear", align_corners=False)[0]
-        change, before, after = layers
-        return change / self._temperature, before, after
+        layers = torch.stack(
+            [found.change / self._temperature, found.built_before, found.built_after], dim=1
+        )[..., : size[0], : size[1]]
+        if size != shape:
+            layers = F.interpolate(layers, shape, mode="bilinear", align_corners=False)
+        return layers
 
 
 def zoom_of(gsd: float | None) -> float:
