@@ -14,6 +14,7 @@ from daemon import (
     commands_history,
     commands_map,
     commands_run,
+    commands_subscriptions,
 )
 from daemon.logs import configure
 from daemon.output import CONSOLE
@@ -31,6 +32,7 @@ commands_run.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
 commands_data.add_to(app)
+commands_subscriptions.add_to(app)
 commands_bench.add_to(app)
 
 

@@ -19,6 +19,7 @@ from daemon.metrics import Metrics
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderChannel, KafkaChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
+from daemon.webhook import WebhookRelay
 from detectors.types import Progress
 from schemas.errors import UsageError
 from updater.reads import next_offsets
@@ -50,6 +51,7 @@ class Service:
         self._once = once
         self._stop = threading.Event()
         self._relaying = threading.Lock()
+        self._calling = threading.Lock()
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
@@ -85,7 +87,9 @@ class Service:
                 stack.callback(channel.close)
             source = self._source(stores)
             stack.callback(source.close)
-            scheduler = self._schedule(stores, channels)
+            webhooks = WebhookRelay()
+            stack.callback(webhooks.close)
+            scheduler = self._schedule(stores, channels, webhooks)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
                 server = HttpServer(application(self, stores), self.settings.http)
@@ -96,6 +100,7 @@ class Service:
             self._loop(source, stores)
             self._ready = False
             self._relay(stores, channels)
+            self._call(stores, webhooks)
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -144,7 +149,7 @@ class Service:
         return channels
 
     def _schedule(
-        self, stores: Sequence[Store], channels: Sequence[Channel]
+        self, stores: Sequence[Store], channels: Sequence[Channel], webhooks: WebhookRelay
     ) -> BackgroundScheduler:
         scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1}
@@ -152,6 +157,9 @@ class Service:
         every = self.settings
         scheduler.add_job(
             self._relay, "interval", (stores, channels), seconds=every.retry_seconds, id="outbox"
+        )
+        scheduler.add_job(  # apart, for a receiver that hangs must hold up nobody else
+            self._call, "interval", (stores, webhooks), seconds=every.retry_seconds, id="webhooks"
         )
         scheduler.add_job(
             _checkpoint, "interval", (stores,), seconds=every.checkpoint_seconds, id="checkpoint"
@@ -166,6 +174,11 @@ class Service:
     def _relay(self, stores: Sequence[Store], channels: Sequence[Channel]) -> None:
         with self._relaying:
             relay_once(stores, channels, self.metrics)
+
+    def _call(self, stores: Sequence[Store], webhooks: WebhookRelay) -> None:
+        with self._calling:
+            for store in stores:
+                self.metrics.published.labels("webhook").inc(webhooks.once(store))
 
     def _freshness(self, stores: Sequence[Store]) -> None:
         for store in stores:
@@ -208,4 +221,7 @@ def relay_only(settings: Settings) -> int:
         channels = service.channels()
         for channel in channels:
             stack.callback(channel.close)
-        return relay_once(stores, channels, service.metrics)
+        webhooks = WebhookRelay()
+        stack.callback(webhooks.close)
+        called = sum(webhooks.once(store) for store in stores)
+        return called + relay_once(stores, channels, service.metrics)

@@ -145,11 +145,30 @@ CREATE TABLE legal (
     crit_seuil BOOLEAN NOT NULL,
     recorded TIMESTAMPTZ NOT NULL
 );
+CREATE TABLE subscriptions (
+    id VARCHAR NOT NULL,
+    sequence INTEGER NOT NULL,
+    document VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (id, sequence)
+);
+CREATE VIEW subscriptions_now AS
+    SELECT * FROM subscriptions
+    QUALIFY row_number() OVER (PARTITION BY id ORDER BY sequence DESC) = 1;
+CREATE TABLE positions (channel VARCHAR PRIMARY KEY, seq BIGINT NOT NULL);
+CREATE TABLE parked (
+    channel VARCHAR NOT NULL,
+    seq BIGINT NOT NULL,
+    reason VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (channel, seq)
+);
 CREATE VIEW legal_now AS
     SELECT * FROM legal QUALIFY row_number() OVER (PARTITION BY version ORDER BY recorded DESC) = 1;
 """
-"""Territories; surface models of images; legal statuses as last judged; and a version may be
-retired twice, the second time from earlier on (an event whose successor was undone first)."""
+"""Territories; surface models of images; subscriptions, how far each was told, what was given up;
+legal statuses as last judged; and a version may be retired twice, the second time from earlier on
+(an event whose successor was undone first)."""
 
 MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
 """Step n brings a store from schema n to n + 1."""

@@ -44,6 +44,49 @@ def delivered(store: Store, channel: str, sequences: Sequence[int]) -> None:
         )
 
 
+def position(store: Store, channel: str) -> int:
+    """The last message a channel that keeps a position has had."""
+    row = store.execute("SELECT seq FROM positions WHERE channel = ?", [channel]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def after(store: Store, seq: int, *, type_: str, limit: int = 500) -> list[Pending]:
+    """Messages of one type behind a position, in the order they were committed."""
+    rows = store.execute(
+        "SELECT seq, id, type, topic, key, body, created FROM outbox "
+        "WHERE seq > ? AND type = ? ORDER BY seq LIMIT ?",
+        [seq, type_, limit],
+    ).fetchall()
+    return [Pending(*row) for row in rows]
+
+
+def advance(store: Store, channel: str, seq: int, *, parked: dict[int, str] | None = None) -> None:
+    """Move a channel's position, and note what was given up on the way, with the reason."""
+    with store.transaction() as cursor:
+        for number, reason in (parked or {}).items():
+            cursor.execute(
+                "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?)",
+                [channel, number, reason, store.clock()],
+            )
+        cursor.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [channel, seq])
+
+
+def parked(store: Store, channel: str) -> list[tuple[Pending, str]]:
+    """Messages a channel gave up, oldest first, with the reason."""
+    rows = store.execute(
+        "SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created, p.reason "
+        "FROM parked p JOIN outbox o ON o.seq = p.seq WHERE p.channel = ? ORDER BY o.seq",
+        [channel],
+    ).fetchall()
+    return [(Pending(*row[:7]), str(row[7])) for row in rows]
+
+
+def unpark(store: Store, channel: str, seq: int) -> None:
+    """Note that a message given up was delivered after all."""
+    with store.transaction() as cursor:
+        cursor.execute("DELETE FROM parked WHERE channel = ? AND seq = ?", [channel, seq])
+
+
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(

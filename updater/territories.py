@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import shapely
@@ -81,6 +82,20 @@ def territories(store: Store, kind: TerritoryKind | None = None) -> list[Territo
         "WHERE ? IS NULL OR kind = ? ORDER BY kind, code",
         [kind, kind],
     ).fetchall()
+    return _territories(rows)
+
+
+def territories_of(store: Store, codes: Collection[str]) -> list[Territory]:
+    """The territories of some codes."""
+    rows = store.execute(
+        "SELECT kind, code, name, ST_AsWKB(geom) FROM territories "
+        "WHERE code IN (SELECT unnest(?::VARCHAR[])) ORDER BY kind, code",
+        [list(codes)],
+    ).fetchall()
+    return _territories(rows)
+
+
+def _territories(rows: Sequence[tuple[Any, ...]]) -> list[Territory]:
     return [Territory(TerritoryKind(r[0]), r[1], r[2], shapely.from_wkb(bytes(r[3]))) for r in rows]
 
 
@@ -93,7 +108,7 @@ def find_territory(store: Store, wanted: str) -> Territory | None:
     """
     if wanted == store.territory:
         return None
-    found = [t for t in territories(store) if t.code == wanted]
+    found = territories_of(store, [wanted])
     if found:
         return found[0]
     path = Path(wanted)

@@ -1,0 +1,198 @@
+"""Commands about who is told: subscriptions add, list, end, rotate, test, replay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from daemon.options import Db, Json, store_path
+from daemon.output import emit, show, show_figures
+from schemas.alert import AlertKind, AlertState
+from schemas.errors import UsageError
+from schemas.subscription import ChannelKind
+
+subscriptions = typer.Typer(help="Who is told of which alerts.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="Id of the subscription.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.add_typer(subscriptions, name="subscriptions")
+    subscriptions.command("add")(add)
+    subscriptions.command("list")(list_)
+    subscriptions.command("end")(end)
+    subscriptions.command("rotate")(rotate)
+    subscriptions.command("test")(test)
+    subscriptions.command("replay")(replay)
+
+
+def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
+    name: Annotated[str, typer.Option(help="Who asks.")],
+    channel: Annotated[ChannelKind, typer.Option(help="How they are told.")],
+    territory: Annotated[
+        list[str] | None, typer.Option(help="Code of a territory; may be repeated.")
+    ] = None,
+    polygon: Annotated[Path | None, typer.Option(help="Ground, a GeoJSON geometry.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the webhook.")] = None,
+    kind: Annotated[list[AlertKind] | None, typer.Option(help="May be repeated.")] = None,
+    state: Annotated[list[AlertState] | None, typer.Option(help="May be repeated.")] = None,
+    min_area: Annotated[float | None, typer.Option(min=0, help="Square metres.")] = None,
+    min_probability: Annotated[float, typer.Option(min=0, max=1, help="0 to 1.")] = 0.5,
+    language: Annotated[str, typer.Option(help="fr or en.")] = "fr",
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """Tell someone of alerts from now on; the signing key is shown once.
+
+    Example: millesimed subscriptions add --name Auch --channel webhook --url https://example.org/x
+    """
+    from pydantic import ValidationError
+
+    from schemas.subscription import Subscription
+    from updater.store import Store
+    from updater.subscriptions import new_id, new_secret, save
+
+    secrets = [new_secret()] if channel is ChannelKind.WEBHOOK else []
+    wanted: dict[str, Any] = {
+        "id": new_id(),
+        "name": name,
+        "channel": channel,
+        "territories": territory or [],
+        "polygon": json.loads(polygon.read_text()) if polygon else None,
+        "url": url,
+        "secrets": secrets,
+        "min_area": min_area,
+        "min_probability": min_probability,
+        "language": language,
+    }
+    wanted |= {"kinds": kind} if kind else {}
+    wanted |= {"states": state} if state else {}
+    try:
+        subscription = Subscription.model_validate(wanted)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "subscription"
+        raise UsageError(f"{where}: {problem['msg']}.") from None
+    with Store.open(store_path(db)) as store:
+        save(store, subscription)
+    figures = {**subscription.public(), "secret": secrets[0] if secrets else None}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Subscribed", figures)
+
+
+def list_(db: Db = None, json_: Json = False) -> None:
+    """Subscriptions that hold, without their keys.
+
+    Example: millesimed subscriptions list --db D032.duckdb
+    """
+    from updater.store import Store
+    from updater.subscriptions import subscriptions as every
+
+    with Store.open(store_path(db)) as store:
+        rows = [s.public() for s in every(store)]
+    if json_:
+        emit(rows)
+    else:
+        short = ("id", "name", "channel", "territories", "url", "min_area")
+        show("Subscriptions", [{key: row[key] for key in short} for row in rows])
+
+
+def end(subscription: Id, db: Db = None, json_: Json = False) -> None:
+    """End a subscription: nothing more is sent.
+
+    Example: millesimed subscriptions end SU0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from updater.store import Store
+    from updater.subscriptions import find, save
+
+    with Store.open(store_path(db)) as store:
+        save(store, find(store, subscription).model_copy(update={"active": False}))
+    figures = {"id": subscription, "active": False}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Ended", figures)
+
+
+def rotate(
+    subscription: Id,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Stop signing with the older key.")
+    ] = False,
+    db: Db = None,
+    json_: Json = False,
+) -> None:
+    """Give a webhook a new key; both sign until the old one is dropped.
+
+    Example: millesimed subscriptions rotate SU0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from updater.store import Store
+    from updater.subscriptions import find, new_secret, save
+
+    with Store.open(store_path(db)) as store:
+        known = find(store, subscription)
+        fresh = None if drop_old else new_secret()
+        secrets = known.secrets[:1] if fresh is None else [fresh, *known.secrets[:1]]
+        save(store, known.model_copy(update={"secrets": secrets}))
+    figures = {"id": subscription, "keys": len(secrets), "secret": fresh}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Rotated", figures)
+
+
+def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
+    """Send a signed test message to a webhook.
+
+    Example: millesimed subscriptions test SU0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from daemon.webhook import Failed, WebhookRelay, post
+    from updater.store import Store, utc_now
+    from updater.subscriptions import find
+
+    with Store.open(store_path(db)) as store:
+        wanted = find(store, subscription)
+    if wanted.channel is not ChannelKind.WEBHOOK:
+        raise UsageError(f"{subscription} is a feed; only a webhook is sent a test.")
+    relay, now, answer = WebhookRelay(), utc_now(), "taken"
+    try:
+        number = f"test-{now:%Y%m%dT%H%M%S%f}"
+        post(relay.client, wanted, number, "fr.millesimed.test.v1", now, {"test": True})
+    except Failed as error:
+        answer = str(error)
+    finally:
+        relay.close()
+    figures = {"id": subscription, "url": wanted.url, "answer": answer}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Test", figures)
+    if answer != "taken":
+        raise typer.Exit(1)
+
+
+def replay(subscription: Id, db: Db = None, json_: Json = False) -> None:
+    """Send once more what a webhook did not take for three days.
+
+    Example: millesimed subscriptions replay SU0123456789ABCDEF0123 --db D032.duckdb
+    """
+    from daemon.webhook import WebhookRelay
+    from daemon.webhook import replay as again
+    from updater.store import Store
+
+    relay = WebhookRelay()
+    try:
+        with Store.open(store_path(db)) as store:
+            taken, left = again(store, relay.client, subscription)
+    finally:
+        relay.close()
+    figures = {"id": subscription, "taken": taken, "parked": left}
+    if json_:
+        emit(figures)
+    else:
+        show_figures("Replayed", figures)
