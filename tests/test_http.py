@@ -67,7 +67,7 @@ def test_the_feed_is_served_and_an_unknown_territory_is_a_404(served, store):
     status, body = get(f"{url}/feed/alerts-{store.territory}.geojson")
     assert status == 200 and json.loads(body)["type"] == "FeatureCollection"
     status, body = get(f"{url}/feed/alerts-D099.geojson")
-    assert status == 404 and b"no map of D099" in body
+    assert status == 404 and b"no feed of D099" in body
 
 
 def test_a_taken_port_is_said_in_one_sentence(served, store):

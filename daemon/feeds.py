@@ -1,0 +1,218 @@
+"""Feeds of alerts, Atom (RFC 4287) and GeoJSON: of a département, a territory, a subscription.
+
+Most important first, in pages (RFC 5005: ``next`` and ``previous`` links), each with an ETag of its
+content, so that a reader that asks again gets 304 and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+from schemas.alert import Alert, AlertKind, AlertState
+from schemas.nomenclature import COUVERTURE
+from schemas.subscription import ChannelKind, Subscription
+from updater.alert_rows import message, rank
+from updater.reads import alerts_now
+from updater.store import Store
+from updater.subscriptions import Matcher, matcher, subject, wants
+from updater.territories import territories_of
+
+PAGE: Final = 100
+ATOM: Final = "http://www.w3.org/2005/Atom"
+GEORSS: Final = "http://www.georss.org/georss"
+NOBODY: Final = "SU" + 20 * "0"
+"""Who reads a territory's feed: no subscriber."""
+EPOCH: Final = "1970-01-01T00:00:00Z"
+"""When an empty feed was last updated."""
+WORDS: Final[dict[str, dict[str, str]]] = {
+    "fr": {
+        AlertKind.ARTIFICIALISATION: "Artificialisation",
+        AlertKind.DESARTIFICIALISATION: "Désartificialisation",
+        AlertKind.OTHER: "Changement de couverture",
+        AlertState.FIRST: "vue une fois",
+        AlertState.PROVISIONAL: "provisoire",
+        AlertState.CONFIRMED: "confirmée",
+        AlertState.FINISHED: "terminée",
+        AlertState.REJECTED: "rejetée",
+        AlertState.SUPERSEDED: "remplacée",
+        "feed": "Alertes d'artificialisation",
+        "unknown": "inconnue",
+        "seen": "vu du {first} au {last}, {looks} observation(s), probabilité {probability:.0%}",
+    },
+    "en": {
+        AlertKind.ARTIFICIALISATION: "Artificialisation",
+        AlertKind.DESARTIFICIALISATION: "De-artificialisation",
+        AlertKind.OTHER: "Change of cover",
+        AlertState.FIRST: "seen once",
+        AlertState.PROVISIONAL: "provisional",
+        AlertState.CONFIRMED: "confirmed",
+        AlertState.FINISHED: "finished",
+        AlertState.REJECTED: "rejected",
+        AlertState.SUPERSEDED: "superseded",
+        "feed": "Alerts of artificialisation",
+        "unknown": "unknown",
+        "seen": "seen from {first} to {last}, {looks} look(s), probability {probability:.0%}",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A page of alerts: what it is of, its language, its place among the pages."""
+
+    name: str
+    url: str
+    alerts: Sequence[Alert]
+    page: int
+    pages: int
+    language: str = "fr"
+
+    def link(self, page: int, suffix: str) -> str:
+        """Address of another page."""
+        return f"{self.url}.{suffix}?page={page}"
+
+
+def alerts_of(store: Store) -> list[Alert]:
+    """Every alert in its latest state, most important first."""
+    records = sorted(alerts_now(store), key=lambda r: (-rank(r), r.id))
+    return [message(r, departement=store.territory, crs=store.crs) for r in records]
+
+
+def of_territory(store: Store, code: str) -> list[Alert] | None:
+    """Alerts that touch a territory; None where the store does not know it."""
+    if code == store.territory:
+        return alerts_of(store)
+    grounds = {t.code: t.geometry for t in territories_of(store, [code])}
+    if not grounds:
+        return None
+    place = Subscription(
+        id=NOBODY,
+        name=code,
+        territories=[code],
+        kinds=list(AlertKind),
+        states=list(AlertState),
+        min_area=0.0,
+        min_probability=0.0,
+        channel=ChannelKind.FEED,
+    )
+    every = alerts_of(store)
+    subjects = [subject(alert, store.crs) for alert in every]
+    return [every[i] for i, _ in Matcher([place], grounds, store.crs).matches(subjects)]
+
+
+def of_subscription(store: Store, wanted: Subscription) -> list[Alert]:
+    """Alerts in their latest state that a subscription asks for."""
+    every = [alert for alert in alerts_of(store) if wants(wanted, alert)]
+    subjects = [subject(alert, store.crs) for alert in every]
+    return [every[i] for i, _ in matcher(store, [wanted]).matches(subjects)]
+
+
+def paged(alerts: Sequence[Alert], *, name: str, url: str, page: int, language: str = "fr") -> Feed:
+    """One page of a feed; a page beyond the last is empty."""
+    pages = max(1, -(-len(alerts) // PAGE))
+    shown = alerts[(page - 1) * PAGE : page * PAGE]
+    return Feed(name, url, shown, page, pages, language)
+
+
+def etag(body: bytes) -> str:
+    """What changes when the content does."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def geojson(feed: Feed) -> bytes:
+    """The page as a GeoJSON FeatureCollection (RFC 7946) with links to its neighbours."""
+    document: dict[str, Any] = {
+        "type": "FeatureCollection",
+        "links": [{"rel": rel, "href": href} for rel, href in _links(feed, "geojson")],
+        "features": [
+            {
+                "type": "Feature",
+                "id": alert.id,
+                "geometry": alert.geometry.model_dump(mode="json"),
+                "properties": alert.model_dump(mode="json", exclude={"geometry"}),
+            }
+            for alert in feed.alerts
+        ],
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def atom(feed: Feed) -> bytes:
+    """The page as an Atom feed, one entry for each alert, with its outline in GeoRSS."""
+    ET.register_namespace("", ATOM)
+    ET.register_namespace("georss", GEORSS)
+    words = WORDS[feed.language]
+    root = ET.Element(
+        f"{{{ATOM}}}feed", {"{http://www.w3.org/XML/1998/namespace}lang": feed.language}
+    )
+    _add(root, "id", f"urn:millesimed:feed:{feed.name}")
+    _add(root, "title", f"{words['feed']}, {feed.name}")
+    updated = [alert.known_at.isoformat() for alert in feed.alerts]
+    _add(root, "updated", max(updated, default=EPOCH))
+    author = ET.SubElement(root, f"{{{ATOM}}}author")
+    _add(author, "name", "millesimed")
+    for rel, href in _links(feed, "atom"):
+        ET.SubElement(root, f"{{{ATOM}}}link", rel=rel, href=href, type="application/atom+xml")
+    for alert in feed.alerts:
+        entry = ET.SubElement(root, f"{{{ATOM}}}entry")
+        _add(entry, "id", f"urn:millesimed:alert:{alert.id}")
+        _add(entry, "title", title(alert, feed.language))
+        _add(entry, "updated", alert.known_at.isoformat())
+        _add(entry, "summary", explained(alert, feed.language))
+        ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.kind.value)
+        ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.state.value)
+        for ring in _rings(alert):
+            ET.SubElement(entry, f"{{{GEORSS}}}polygon").text = ring
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def title(alert: Alert, language: str) -> str:
+    """Kind, state and size in one line."""
+    words = WORDS[language]
+    area = f"{alert.area:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{words[alert.kind]} {words[alert.state]}, {area} m²"
+
+
+def explained(alert: Alert, language: str) -> str:
+    """What was there, what is, by which rule, and how sure that is."""
+    words = WORDS[language]
+
+    def cover(code: str | None) -> str:
+        return COUVERTURE[code].label if code in COUVERTURE else words["unknown"]
+
+    seen = words["seen"].format(
+        first=alert.seen_first,
+        last=alert.seen_last,
+        looks=alert.looks,
+        probability=alert.probability,
+    )
+    was, now = alert.before, alert.after
+    return (
+        f"{cover(was.code_cs)} ({was.code_cs}, {was.code_us}, {was.status.value}) → "
+        f"{cover(now.code_cs)} ({now.code_cs}, {now.code_us}, {now.status.value}); {seen}"
+    )
+
+
+def _rings(alert: Alert) -> list[str]:
+    """Outer rings as GeoRSS wants them: latitude and longitude by turns."""
+    shape = alert.geometry.model_dump(mode="json")
+    polygons = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
+    return [" ".join(f"{y} {x}" for x, y, *_ in polygon[0]) for polygon in polygons]
+
+
+def _links(feed: Feed, suffix: str) -> list[tuple[str, str]]:
+    links = [("self", feed.link(feed.page, suffix))]
+    if feed.page < feed.pages:
+        links.append(("next", feed.link(feed.page + 1, suffix)))
+    if feed.page > 1:
+        links.append(("previous", feed.link(feed.page - 1, suffix)))
+    return links
+
+
+def _add(parent: ET.Element, name: str, text: str) -> None:
+    ET.SubElement(parent, f"{{{ATOM}}}{name}").text = text
