@@ -52,6 +52,8 @@ SAMPLE_TILES = 36
 LESSON_TILES = 16
 """Tiles of the old image around the scene: enough to meet every cover of a square kilometre."""
 TILE = 512
+COARSEST_FOR_HOUSES_M = 0.34
+"""Up to this pixel the siamese network joins in; beyond, the scene's own model does as well."""
 BORDER_M = 1.5
 """Ground along map edges that teaches nothing: outlines and images lie a pixel or two apart."""
 SMOOTH_M = 3.0
@@ -357,8 +359,8 @@ class MapGuided:
 
 def _siamese_for(scene: Scene) -> Siamese | None:
     """The siamese network where the scene shows what it was trained for."""
-    low, high = GSD_AS_IS_M
-    fits = scene.grid.crs is not None and low <= scene.grid.gsd <= high and scene.bands >= 3
+    fine = GSD_AS_IS_M[0] <= scene.grid.gsd <= COARSEST_FOR_HOUSES_M
+    fits = scene.grid.crs is not None and fine and scene.bands >= 3
     return Siamese() if fits else None
 
 

@@ -3,7 +3,8 @@
 Both dates go through the same weights (Chopra et al. 2005; for change detection Daudt et al.
 2018). The decoder is a feature pyramid (Lin et al. 2017) over the ImageNet encoder; it also says
 where buildings stand on each date, which is what the comparison learns from. Everything the
-change head sees is symmetric in the two dates: swapping them cannot change the answer.
+change head sees is symmetric in the two dates: swapping them cannot change the answer. The encoder
+also looks at each image at half its size, so that a hall wider than its view is seen whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STYLE_SHIFT: Final = 0.25
 HIDDEN_CHANNELS: Final = 0.15
 """How far features are restyled in training. Without it the network learns the painter's hand:
 more training then makes made-up pairs better and real ones worse."""
-MULTIPLE: Final = 16
+MULTIPLE: Final = 32
 """Inputs are padded to a multiple of the coarsest stride."""
 
 
@@ -58,6 +59,9 @@ class SiameseNetwork(nn.Module):
         self.lateral8 = _conv(stride8, WIDTH, kernel=1)
         self.lateral4 = _conv(stride4, WIDTH, kernel=1)
         self.lateral2 = _conv(stride2, FINE // 2, kernel=1)
+        self.wide32 = _conv(stride16, WIDTH, kernel=1)
+        self.wide16 = _conv(stride8, WIDTH, kernel=1)
+        self.around = _conv(WIDTH, WIDTH)
         self.context = _conv(WIDTH, WIDTH)
         self.merge8 = _conv(WIDTH, WIDTH)
         self.merge4 = _conv(WIDTH, WIDTH)
@@ -68,9 +72,14 @@ class SiameseNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Decoder features ``(tile, FINE, row / 2, col / 2)`` of images on 0 to 255."""
+        small = F.avg_pool2d(images, 2)
         with torch.no_grad():
-            m2, m4, m8, m16 = (self._restyled(m) for m in pretrained(str(images.device))(images))
-        top = self.context(self.lateral16(m16))
+            encoder = pretrained(str(images.device))
+            m2, m4, m8, m16 = (self._restyled(m) for m in encoder(images))
+            _, _, wide8, wide16 = (self._restyled(m) for m in encoder(small))
+        around = self.around(self.wide32(wide16))
+        top = self.lateral16(m16) + self.wide16(wide8) + _up(around, m16)
+        top = self.context(top)
         mid = self.merge8(self.lateral8(m8) + _up(top, m8))
         low = self.merge4(self.lateral4(m4) + _up(mid, m4))
         fine = self.merge2(torch.cat([self.lateral2(m2), _up(low, m2)], dim=1))
@@ -89,7 +98,7 @@ class SiameseNetwork(nn.Module):
         return F.dropout2d(features * gain + shift, HIDDEN_CHANNELS)
 
     def forward(self, before: Tensor, after: Tensor) -> Logits:
-        """Judge pairs ``(tile, 3, row, col)`` on 0 to 255; sides must be multiples of 16."""
+        """Judge pairs ``(tile, 3, row, col)`` on 0 to 255; sides must be multiples of 32."""
         tiles = len(before)
         both = self.features(torch.cat([before, after]))
         built = self.built(both)

@@ -103,6 +103,20 @@ def noise(rng: Rng, size: int, scale: float) -> Float:
     return np.asarray(grown[0, 0].numpy())
 
 
+def streaks(rng: Rng, canvas: Canvas, *, along: float, across: float) -> Float:
+    """Noise drawn out in one direction, unit spread: what a plough or a combine leaves. ``along``
+    and ``across``: its grain, metres."""
+    angle = rng.uniform(0, 2 * math.pi)
+    c, s = math.cos(angle), math.sin(angle)
+    half = canvas.size * canvas.gsd / 2
+    x, y = canvas.x - half, canvas.y - half
+    texture = torch.as_tensor(rng.normal(0, 1, (1, 1, 96, 96)).astype(np.float32))
+    u, v = (x * c + y * s) / (48 * along), (y * c - x * s) / (48 * across)
+    grid = torch.as_tensor(np.stack([u, v], axis=-1).astype(np.float32))[None]
+    drawn = F.grid_sample(texture, grid, padding_mode="reflection", align_corners=False)[0, 0]
+    return np.asarray((drawn / drawn.std().clamp(min=1e-3)).numpy())
+
+
 def paint(
     rng: Rng,
     canvas: Canvas,
@@ -150,6 +164,7 @@ def _ground(rng: Rng, canvas: Canvas, cells: npt.NDArray[np.int64], kinds: list[
     table = np.zeros((cells.max() + 1, 3), np.float32)
     grain = np.zeros(cells.max() + 1, np.float32)
     rows = np.zeros((cells.max() + 1, 3), np.float32)
+    tilled = np.zeros((cells.max() + 1, 2), np.float32)
     patches = np.zeros(cells.max() + 1, np.float32)
     season = {k: rng.normal(0, 0.3, 3) + rng.normal(0, 0.8) for k in GROUND}
     for cell in seen:
@@ -162,12 +177,18 @@ def _ground(rng: Rng, canvas: Canvas, cells: npt.NDArray[np.int64], kinds: list[
         if kinds[cell] in ("crop", "stubble", "soil") and rng.random() < 0.6:
             turn, period = rng.uniform(0, math.pi), rng.uniform(0.6, 4)
             rows[cell] = (math.cos(turn) / period, math.sin(turn) / period, rng.uniform(2, 16))
+        if kinds[cell] in SEASONAL and rng.random() < 0.6:
+            tilled[cell, int(rng.integers(2))] = rng.uniform(3, 34)
     image = np.moveaxis(table[cells], -1, 0).copy()
     mix = 0.6 * canvas.noise[0] + 0.6 * canvas.noise[1] + 0.5 * canvas.noise[2]
     mix = mix + 0.5 * noise(rng, canvas.size, 5 / canvas.gsd)
     image += (grain[cells] * mix)[None]
-    streaks = noise(rng, canvas.size, rng.uniform(0.8, 9) / canvas.gsd)
-    image += (patches[cells] * streaks)[None]
+    image += (patches[cells] * noise(rng, canvas.size, rng.uniform(0.8, 9) / canvas.gsd))[None]
+    for column in (0, 1):
+        if tilled[:, column].any():
+            along, across = rng.uniform(3, 20), rng.uniform(0.3, 1.6)
+            drawn = streaks(rng, canvas, along=along, across=across)
+            image += (tilled[cells, column] * np.abs(drawn))[None]
     line = rows[cells]
     phase = 2 * math.pi * (canvas.x * line[..., 0] + canvas.y * line[..., 1])
     image += (line[..., 2] * np.sin(phase) * (0.7 + 0.3 * canvas.noise[1]))[None]
@@ -247,14 +268,9 @@ def _build(
         light += rng.uniform(0.01, 0.05) * canvas.noise[0][where] + 0.03 * canvas.noise[1][where]
         part = image[(slice(None), *where)]
         part[:, inside] = house.colour[:, None] * light[inside]
-        if house.roof == "plastic":  # a greenhouse: light spans with dark gutters
-            part[:, inside] = (0.5 * house.colour + 110)[:, None] * light[inside]
-            span = rng.uniform(2.5, 8)
-            part[:, inside & (np.mod(v, span) < 0.12 * span)] -= rng.uniform(20, 60)
-        if house.roof == "solar":
-            part[:, inside] = np.array([52, 66, 96])[:, None] * light[inside]
-            seam = inside & ((np.mod(u, 1.7) < 0.15) | (np.mod(v, 1.0) < 0.15))
-            part[:, seam] = np.array([150, 156, 166])[:, None]
+        _cover(rng, part, u, v, house, inside, light)
+        if min(box.a, box.b) > 9 and rng.random() < 0.6:
+            _skylights(rng, part, u, v, inside)
         edge = inside & ((box.a - np.abs(u) < 0.4) | (box.b - np.abs(v) < 0.4))
         if house.roof == "flat":
             part[:, edge] += rng.uniform(-35, 45)
@@ -273,6 +289,29 @@ def _build(
         if foot is not None:
             fu, fv = _local(canvas, box, foot)
             built[foot] |= (np.abs(fu) < box.a) & (np.abs(fv) < box.b)
+
+
+def _cover(
+    rng: Rng, part: Float, u: Float, v: Float, house: House, inside: Bool, light: Float
+) -> None:
+    """The roofs that are no plain colour: greenhouses, and panels all over."""
+    if house.roof == "plastic":  # light spans with dark gutters
+        part[:, inside] = (0.5 * house.colour + 110)[:, None] * light[inside]
+        span = rng.uniform(2.5, 8)
+        part[:, inside & (np.mod(v, span) < 0.12 * span)] -= rng.uniform(20, 60)
+    if house.roof == "solar":
+        part[:, inside] = np.array([52, 66, 96])[:, None] * light[inside]
+        seam = inside & ((np.mod(u, 1.7) < 0.15) | (np.mod(v, 1.0) < 0.15))
+        part[:, seam] = np.array([150, 156, 166])[:, None]
+
+
+def _skylights(rng: Rng, part: Float, u: Float, v: Float, inside: Bool) -> None:
+    """The regular rows of lights, vents or strips of a large roof."""
+    step_u, step_v = rng.uniform(3, 14), rng.uniform(4, 20)
+    long = step_u if rng.random() < 0.3 else rng.uniform(0.6, 3)
+    wide = rng.uniform(0.4, 1.6)
+    spot = inside & (np.mod(u, step_u) < long) & (np.mod(v, step_v) < wide)
+    part[:, spot] += rng.choice([-45, 30, 60]) + rng.normal(0, 6, 3)[:, None]
 
 
 def _clutter(rng: Rng, part: Float, u: Float, v: Float, box: Box, inside: Bool) -> None:

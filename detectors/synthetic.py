@@ -33,8 +33,9 @@ from detectors.painting import (
 )
 from detectors.training import Example
 
-GSD_RANGE: Final = (0.16, 0.32)
-"""Metres per pixel of training scenes: BD ORTHO's 0.2 m and what lies around it."""
+GSD_RANGE: Final = (0.16, 0.5)
+"""Metres per pixel of training scenes: BD ORTHO's 0.2 m, and coarse enough for a hall to be seen
+whole."""
 PAD_M: Final = 9.0
 """Ground drawn beyond the frame, so that shadows and trees fall in from outside."""
 
@@ -72,7 +73,7 @@ SMALL_ROOFS: Final = {"gable": 0.6, "hip": 0.25, "flat": 0.15}
 
 def make_pair(rng: Rng, *, size: int = 256, change: bool = True) -> Example:
     """One pair of ``size`` pixels; without ``change`` the same buildings stand on both dates."""
-    gsd = float(rng.uniform(*GSD_RANGE))
+    gsd = float(np.exp(rng.uniform(*np.log(GSD_RANGE))))
     pad = math.ceil(PAD_M / gsd)
     full = size + 2 * pad
     lines = np.arange(full, dtype=np.float32) * gsd
@@ -159,7 +160,10 @@ def _houses(rng: Rng, canvas: Canvas, setting: str, angle: float, *, change: boo
     houses = []
     for _ in range(count):
         large = setting == "works" or rng.random() < 0.08
-        a, b = rng.uniform(6, 17, 2) if large else (rng.uniform(3.5, 9), rng.uniform(2.5, 5.5))
+        a, b = rng.uniform(3.5, 9), rng.uniform(2.5, 5.5)
+        if large:
+            a = float(np.clip(rng.lognormal(2.5, 0.5), 5, 45))
+            b = a * rng.uniform(0.3, 1)
         x, y = rng.uniform(2, side - 2, 2)
         reach = math.hypot(a, b)
         if any(math.hypot(x - p, y - q) < reach + r for p, q, r in taken):
@@ -196,8 +200,8 @@ def _things(rng: Rng, canvas: Canvas, setting: str, angle: float) -> list[Thing]
     looks = {
         "slab": (1.5, 7, "concrete"),
         "plot": (5, 22, "soil"),
-        "yard": (5, 20, "gravel"),
-        "lot": (6, 25, "asphalt"),
+        "yard": (5, 32, "gravel"),
+        "lot": (6, 32, "asphalt"),
         "pool": (1.5, 4.5, "water"),
         "court": (6, 16, "concrete"),
         "heap": (1, 4, "soil"),

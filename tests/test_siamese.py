@@ -63,6 +63,20 @@ def test_a_pair_with_itself_flags_nothing(pair):
     assert not judged(before, before)[0].any()
 
 
+def test_tiled_and_whole_agree(tmp_path):
+    side = 1024
+    made = make_pair(np.random.default_rng([78, 3]), size=side)
+    bounds = (500_000.0, 6_280_000.0, 500_000.0 + 0.2 * side, 6_280_000.0 + 0.2 * side)
+    for name in ("before", "after"):
+        write_geotiff(tmp_path / f"{name}.tif", getattr(made, name), bounds)
+    pair = tmp_path / "before.tif", tmp_path / "after.tif"
+    tiled, whole = (judged(*pair, tile_size=size)[0].astype(int) for size in (512, 1024))
+    assert (whole >= CHANGED).any()
+    difference = np.abs(tiled - whole)
+    assert (difference <= 1).mean() > 0.99 and difference.max() <= 20
+    assert ((tiled >= CHANGED) != (whole >= CHANGED)).mean() < 1e-4
+
+
 def test_what_appeared_is_a_building_now(pair):
     before, after, made = pair
     layers = judged(before, after)
@@ -88,8 +102,8 @@ def test_fresh_made_up_pairs_are_judged_well(tmp_path):
 
 
 def test_the_pixel_decides_the_zoom():
-    assert zoom_of(0.2) == zoom_of(0.3) == zoom_of(None) == zoom_of(10.0) == 1.0
-    assert zoom_of(0.5) == pytest.approx(2.5) and zoom_of(0.05) == pytest.approx(0.25)
+    assert zoom_of(0.2) == zoom_of(0.5) == zoom_of(None) == zoom_of(10.0) == 1.0
+    assert zoom_of(0.58) == pytest.approx(2.9) and zoom_of(0.05) == pytest.approx(0.25)
 
 
 def test_a_coarser_image_is_judged_on_its_own_grid(pair, tmp_path):
