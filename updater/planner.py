@@ -131,7 +131,8 @@ def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
         PatchRefused: the cut would break the coverage.
     """
     to_cs = region.to_cs or ""
-    ground, keys = _ground(workspace, region, rules)
+    ground, pieces = _ground(workspace, region, rules)
+    keys = list(pieces)
     touched = [workspace[k].polygon for k in keys]
     whole = shapely.area([p.geometry for p in touched]).sum() - ground.area
     fresh = whole < MIN_PIECE_M2 * len(touched) and all(
@@ -145,7 +146,7 @@ def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
             keys, [_relabelled(workspace[k], to_cs, uses, evidence, rules) for k in keys]
         )
         return
-    drafts = _cut(workspace, keys, ground, to_cs, uses, evidence, rules)
+    drafts = _cut(workspace, pieces, ground, to_cs, uses, evidence, rules)
     _settle(workspace, keys, drafts, rules)
 
 
@@ -156,8 +157,10 @@ def _any_too_small(polygons: Sequence[MapPolygon], to_cs: str, rules: Rules) -> 
     )
 
 
-def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeometry, list[int]]:
-    """The ground a region really changes, and the polygons it changes there."""
+def _ground(
+    workspace: Workspace, region: Region, rules: Rules
+) -> tuple[BaseGeometry, dict[int, BaseGeometry]]:
+    """The ground a region really changes, and what of it lies in each polygon it changes."""
     to_cs = region.to_cs or ""
     shape = outline(region.geometry, code_cs=to_cs, gsd=rules.gsd)
     if to_cs == BUILDING and BUILDING_TAKEN_FROM_M2 <= shape.area < MMU_BUILT_M2:
@@ -193,12 +196,9 @@ def _ground(workspace: Workspace, region: Region, rules: Rules) -> tuple[BaseGeo
     if not kept:
         raise RegionIgnored("below-minimum-width")
     ground = topology.union(kept)
-    keys = [
-        k
-        for k in open_keys
-        if topology.intersection(workspace[k].polygon.geometry, ground).area >= MIN_PIECE_M2
-    ]
-    return ground, keys
+    inside = topology.intersections([workspace[k].polygon.geometry for k in open_keys], ground)
+    shares = zip(open_keys, inside, strict=True)
+    return ground, {k: piece for k, piece in shares if piece.area >= MIN_PIECE_M2}
 
 
 def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
@@ -273,7 +273,7 @@ def _changed(polygon: MapPolygon, to_cs: str, uses: frozenset[str], rules: Rules
 
 def _cut(
     workspace: Workspace,
-    keys: Sequence[int],
+    pieces: dict[int, BaseGeometry],
     ground: BaseGeometry,
     to_cs: str,
     uses: frozenset[str],
@@ -281,7 +281,7 @@ def _cut(
     rules: Rules,
 ) -> list[Draft]:
     """Changed ground and what is left of each polygon, as single-part drafts."""
-    inside = [topology.intersection(workspace[k].polygon.geometry, ground) for k in keys]
+    keys, inside = list(pieces), list(pieces.values())
     drafts = []
     for part in polygons_of(topology.union(inside)):
         shares = [topology.intersection(piece, part).area for piece in inside]
