@@ -44,8 +44,9 @@ def to_grid(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def valid(geometry: BaseGeometry) -> BaseGeometry:
-    """The geometry, repaired where it crosses itself: overlays take none that does."""
-    return geometry if shapely.is_valid(geometry) else shapely.make_valid(geometry)
+    """The geometry, repaired where it crosses itself: overlays take none that does. What a repair
+    leaves of lines and points is no ground."""
+    return geometry if shapely.is_valid(geometry) else as_multi(shapely.make_valid(geometry))
 
 
 def opened(geometry: BaseGeometry, width: float) -> BaseGeometry:

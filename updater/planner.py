@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import shapely
+from shapely.errors import GEOSException
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -92,7 +93,7 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
                 sightings.append(_sighting_only(workspace, region, rules))
         except RegionIgnored as outcome:
             ignored[str(outcome)] += 1
-        except PatchRefused:
+        except (PatchRefused, GEOSException):  # the workspace is as it was: nothing is half done
             ignored["topology"] += 1
     retired, created = workspace.outcome()
     first = workspace.first

@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from schemas.policy import AREA_DRIFT_MAX, COORDINATE_GRID_M
 from updater.errors import PatchRefused
-from updater.generalise import polygons_of
+from updater.generalise import polygons_of, valid
 
 NODE_TOLERANCE_M = 0.75 * COORDINATE_GRID_M
 """A crossing rounded to the grid lies at most half a grid diagonal (0.71 of a step) from the edge
@@ -54,8 +54,14 @@ def _overlay(operation: Callable[..., Any], *geometries: Any) -> Any:  # noqa: A
     try:
         return operation(*geometries, grid_size=COORDINATE_GRID_M)
     except GEOSException:
-        repaired = [shapely.make_valid(g) for g in geometries]
+        repaired = [_repaired(g) for g in geometries]
         return operation(*repaired, grid_size=COORDINATE_GRID_M)
+
+
+def _repaired(geometries: Any) -> Any:  # noqa: ANN401 - one geometry, or an array of them
+    if isinstance(geometries, BaseGeometry):
+        return valid(areal(geometries))
+    return np.array([valid(areal(g)) for g in geometries], dtype=object)
 
 
 def areal(geometry: BaseGeometry) -> BaseGeometry:
