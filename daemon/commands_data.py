@@ -32,11 +32,13 @@ def alerts_list(db: Db = None, json_: Json = False) -> None:
 
     Example: millesimed alerts list --db D032.duckdb --json
     """
-    from daemon.relay import feed
+    from daemon.feeds import alerts_of
     from updater.store import Store
 
     with Store.open(store_path(db)) as store:
-        rows: list[dict[str, Any]] = [f["properties"] for f in feed(store)["features"]]
+        rows: list[dict[str, Any]] = [
+            alert.model_dump(mode="json", exclude={"geometry"}) for alert in alerts_of(store)
+        ]
     if json_:
         emit(rows)
         return

@@ -19,7 +19,7 @@ from schemas.subscription import ChannelKind, Subscription
 from updater.alert_rows import message, rank
 from updater.reads import alerts_now
 from updater.store import Store
-from updater.subscriptions import Matcher, matcher, subject, wants
+from updater.subscriptions import Matcher, matcher, subject
 from updater.territories import territories_of
 
 PAGE: Final = 100
@@ -107,7 +107,7 @@ def of_territory(store: Store, code: str) -> list[Alert] | None:
 
 def of_subscription(store: Store, wanted: Subscription) -> list[Alert]:
     """Alerts in their latest state that a subscription asks for."""
-    every = [alert for alert in alerts_of(store) if wants(wanted, alert)]
+    every = alerts_of(store)
     subjects = [subject(alert, store.crs) for alert in every]
     return [every[i] for i, _ in matcher(store, [wanted]).matches(subjects)]
 
@@ -126,9 +126,14 @@ def etag(body: bytes) -> str:
 
 def geojson(feed: Feed) -> bytes:
     """The page as a GeoJSON FeatureCollection (RFC 7946) with links to its neighbours."""
-    document: dict[str, Any] = {
+    links = [{"rel": rel, "href": href} for rel, href in _links(feed, "geojson")]
+    return json.dumps(collection(feed.alerts) | {"links": links}, ensure_ascii=False).encode()
+
+
+def collection(alerts: Sequence[Alert]) -> dict[str, Any]:
+    """Alerts as a GeoJSON FeatureCollection."""
+    return {
         "type": "FeatureCollection",
-        "links": [{"rel": rel, "href": href} for rel, href in _links(feed, "geojson")],
         "features": [
             {
                 "type": "Feature",
@@ -136,10 +141,9 @@ def geojson(feed: Feed) -> bytes:
                 "geometry": alert.geometry.model_dump(mode="json"),
                 "properties": alert.model_dump(mode="json", exclude={"geometry"}),
             }
-            for alert in feed.alerts
+            for alert in alerts
         ],
     }
-    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def atom(feed: Feed) -> bytes:

@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaException, Producer
 
 from daemon.config import KafkaSettings
+from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
 from schemas.envelope import (
     ALERT_TYPE,
@@ -29,9 +30,7 @@ from schemas.envelope import (
     to_structured,
 )
 from updater import outbox
-from updater.alert_rows import message, rank
 from updater.outbox import Pending
-from updater.reads import alerts_now
 from updater.store import Store
 
 log = structlog.get_logger()
@@ -84,7 +83,7 @@ class FolderChannel:
             kind = row.topic.removeprefix("millesimed.")
             write_whole(self.folder / kind / f"{row.id}.json", to_structured(event))
         if any(row.type == ALERT_TYPE for row in rows):
-            body = json.dumps(feed(store), ensure_ascii=False).encode()
+            body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
             write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
         return [row.seq for row in rows]
 
@@ -186,24 +185,6 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
     age = (store.clock() - oldest).total_seconds() if oldest else 0.0
     metrics.outbox_age.labels(channel.name).set(age)
     return total
-
-
-def feed(store: Store) -> dict[str, Any]:
-    """The alerts of a store in their latest state as GeoJSON, most important first."""
-    records = sorted(alerts_now(store), key=lambda r: (-rank(r), r.id))
-    features = []
-    for record in records:
-        alert = message(record, departement=store.territory, crs=store.crs)
-        properties = alert.model_dump(mode="json", exclude={"geometry"})
-        features.append(
-            {
-                "type": "Feature",
-                "id": alert.id,
-                "geometry": alert.geometry.model_dump(mode="json"),
-                "properties": properties,
-            }
-        )
-    return {"type": "FeatureCollection", "features": features}
 
 
 def write_whole(path: Path, body: bytes) -> None:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from shapely.geometry import box
 
+from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
-from daemon.relay import FolderChannel, feed, relay_once
+from daemon.relay import FolderChannel, relay_once
 from schemas.alert import AlertKind
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
 from schemas.policy import Sensor
@@ -92,5 +93,5 @@ def test_a_channel_that_balks_keeps_its_place_and_holds_up_nobody(store, alerts,
 
 
 def test_the_feed_has_the_most_important_first(store, alerts):
-    areas = [f["properties"]["area"] for f in feed(store)["features"]]
+    areas = [f["properties"]["area"] for f in collection(alerts_of(store))["features"]]
     assert areas == sorted(areas, reverse=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
@@ -17,6 +18,17 @@ CONTEXT_M = 1_000.0
 under 2 500 m² and so at most 500 m long at the product's width of 5 m."""
 SLIVER_M2 = 0.01
 """Smaller pieces are rounding along the territory's border."""
+
+
+def cut(shapes: Sequence[BaseGeometry], ground: BaseGeometry) -> npt.NDArray[np.object_]:
+    """What of each shape lies in a ground: the shape itself where all of it does, an empty geometry
+    where nothing does."""
+    result = np.empty(len(shapes), dtype=object)
+    result[:] = shapes
+    shapely.prepare(ground)
+    crossing = ~shapely.covers(ground, result)
+    result[crossing] = shapely.intersection(result[crossing], ground)
+    return result
 
 
 def touching(polygons: Sequence[MapPolygon], ground: BaseGeometry) -> list[MapPolygon]:
@@ -34,17 +46,14 @@ def clipped(polygons: Sequence[MapPolygon], ground: BaseGeometry) -> list[tuple[
     parts gives one for each, numbered behind its id."""
     if not polygons:
         return []
-    shapes = np.array([p.geometry for p in polygons], dtype=object)
-    shapely.prepare(ground)
-    inside = shapely.covers(ground, shapes)
-    crossing = np.flatnonzero(~inside & shapely.intersects(ground, shapes))
-    cut = dict(zip(crossing.tolist(), shapely.intersection(shapes[crossing], ground), strict=True))
     found = []
-    for index, polygon in enumerate(polygons):
-        if inside[index]:
+    for index, (polygon, shape) in enumerate(
+        zip(polygons, cut([p.geometry for p in polygons], ground), strict=True)
+    ):
+        if shape is polygon.geometry:
             found.append((index, polygon))
-        elif index in cut:
-            parts = [p for p in polygons_of(cut[index]) if p.area > SLIVER_M2]
+        else:
+            parts = [p for p in polygons_of(shape) if p.area > SLIVER_M2]
             for number, part in enumerate(parts, start=1):
                 name = polygon.id if len(parts) == 1 else f"{polygon.id}-{number}"
                 found.append((index, replace(polygon, id=name, geometry=part)))

@@ -235,18 +235,19 @@ def _messages(store: Store, effect: Effect, now: datetime) -> list[OutboxRow]:
         # one event has one effect on a store: its key names the change for ever
         digest = hashlib.sha256(f"{store.territory}|{effect.event.key}".encode()).hexdigest()
         rows.append(OutboxRow(f"CH{digest[:20].upper()}", CHANGE_TYPE, TOPIC_CHANGES, key, body))
-    for record in effect.alerts:
-        alert = message(record, departement=store.territory, crs=store.crs)
-        rows.append(
-            OutboxRow(
-                f"{record.id}.{record.sequence}",
-                ALERT_TYPE,
-                TOPIC_ALERTS,
-                f"{store.territory}/{record.id}",
-                alert.model_dump_json(),
-            )
-        )
-    return rows
+    return rows + [alert_row(store, record) for record in effect.alerts]
+
+
+def alert_row(store: Store, record: AlertRecord) -> OutboxRow:
+    """The message of one state of an alert."""
+    alert = message(record, departement=store.territory, crs=store.crs)
+    return OutboxRow(
+        f"{record.id}.{record.sequence}",
+        ALERT_TYPE,
+        TOPIC_ALERTS,
+        f"{store.territory}/{record.id}",
+        alert.model_dump_json(),
+    )
 
 
 def _change(store: Store, effect: Effect, now: datetime) -> Change:

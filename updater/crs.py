@@ -14,9 +14,15 @@ from schemas.geojson import AnyPolygon, MultiPolygon, Polygon
 from updater.generalise import polygons_of
 
 WGS84 = "EPSG:4326"
-PRODUCT_CRS = {2154, 5490, 2972, 2975, 4471, 32620}
-"""CRS of OCS GE deliveries: Lambert-93, Antilles, Guyane, Réunion, Mayotte (and the Antilles'
-older WGS 84 / UTM 20N)."""
+METROPOLITAN_CRS = "EPSG:2154"
+OVERSEAS_CRS = {
+    "D971": "EPSG:5490",
+    "D972": "EPSG:5490",
+    "D973": "EPSG:2972",
+    "D974": "EPSG:2975",
+    "D976": "EPSG:4471",
+}
+"""CRS of OCS GE deliveries by département; Lambert-93 elsewhere."""
 GEOJSON_DECIMALS = 7
 """A centimetre on the ground in degrees (RFC 7946 recommends no more)."""
 

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from schemas.change import ChangeKind
 from schemas.legal import LegalStatus, legal_status
+from updater.clip import cut
 from updater.reads import as_of
 from updater.store import Store, utc_now
 from updater.topology import areal
@@ -121,30 +122,21 @@ def differential(
 
 def _within(pieces: Sequence[DiffPiece], territory: BaseGeometry) -> list[DiffPiece]:
     """The pieces cut to a territory."""
-    shapes = np.array([p.geometry for p in pieces], dtype=object)
-    cut = shapely.intersection(shapes, territory) if len(shapes) else shapes
+    inside = cut([p.geometry for p in pieces], territory)
     return [
         replace(piece, geometry=areal(shape))
-        for piece, shape in zip(pieces, cut, strict=True)
+        for piece, shape in zip(pieces, inside, strict=True)
         if shape.area > MIN_PIECE_M2
     ]
 
 
 def _stock(polygons: Sequence[MapPolygon], territory: BaseGeometry | None) -> float:
     """Artificialised ground of a territory, by the matrix, m²."""
-    shapes = np.array(
-        [p.geometry for p in polygons if legal_status(p.code_cs, p.code_us) is LegalStatus.ARTIF],
-        dtype=object,
-    )
-    if not len(shapes):
-        return 0.0
-    if territory is None:
-        return float(shapely.area(shapes).sum())
-    shapely.prepare(territory)
-    whole = shapely.covers(territory, shapes)
-    rest = shapes[~whole & shapely.intersects(territory, shapes)]
-    inside = shapely.area(shapes[whole]).sum()
-    return float(inside + shapely.area(shapely.intersection(rest, territory)).sum())
+    shapes = [
+        p.geometry for p in polygons if legal_status(p.code_cs, p.code_us) is LegalStatus.ARTIF
+    ]
+    inside = shapes if territory is None else cut(shapes, territory)
+    return float(shapely.area(inside).sum()) if shapes else 0.0
 
 
 def _corrected(store: Store) -> set[int]:

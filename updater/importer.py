@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from detectors.types import Progress
 from schemas.nomenclature import CS_LEAVES, US_CODES
 from updater.commit import append_polygons
-from updater.crs import epsg_of
+from updater.crs import METROPOLITAN_CRS, OVERSEAS_CRS, epsg_of
 from updater.errors import ImportFailed, StoreError
 from updater.generalise import polygons_of
 from updater.repair import ImportReport, Outlines, as_coverage, single_parts
@@ -37,15 +37,6 @@ from updater.vector_io import (
     texts,
 )
 
-PRODUCT_CRS = {
-    "D971": "EPSG:5490",
-    "D972": "EPSG:5490",
-    "D973": "EPSG:2972",
-    "D974": "EPSG:2975",
-    "D976": "EPSG:4471",
-}
-"""Where a map in degrees is projected to overseas; Lambert-93 elsewhere."""
-METROPOLITAN_CRS = "EPSG:2154"
 TRUE = frozenset({"1", "1.0", "true", "True", "t", "oui"})
 
 
@@ -64,7 +55,7 @@ def prepare(
     report = ImportReport()
     tick = progress or (lambda *_: None)
     tick("read", 0, 3)
-    crs = PRODUCT_CRS.get(territory or "", METROPOLITAN_CRS)
+    crs = OVERSEAS_CRS.get(territory or "", METROPOLITAN_CRS)
     frame, report.crs = _projected(read_cover(path), path, crs, report)
     tick("read", 1, 3)
     names = _names(frame)

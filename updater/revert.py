@@ -17,9 +17,9 @@ import duckdb
 
 from schemas.alert import AlertState
 from schemas.change import Change, ChangeKind, LineageLink, Operation
-from schemas.envelope import ALERT_TYPE, CHANGE_TYPE, TOPIC_ALERTS, TOPIC_CHANGES
-from updater.alert_rows import message, record_from_row
-from updater.commit import OutboxRow, write_alert, write_outbox
+from schemas.envelope import CHANGE_TYPE, TOPIC_CHANGES
+from updater.alert_rows import record_from_row
+from updater.commit import OutboxRow, alert_row, write_alert, write_outbox
 from updater.errors import NotFound, PatchRefused
 from updater.store import Store
 from updater.types import AlertRecord
@@ -211,15 +211,7 @@ def _messages(
         pieces=[],
     )
     place = f"{store.territory}/{event.item}"
-    rows = [
-        OutboxRow(
-            f"{PREFIX}{event.id}", CHANGE_TYPE, TOPIC_CHANGES, place, change.model_dump_json()
-        )
-    ]
-    for record in alerts:
-        body = message(record, departement=store.territory, crs=store.crs).model_dump_json()
-        own = f"{store.territory}/{record.id}"
-        rows.append(
-            OutboxRow(f"{record.id}.{record.sequence}", ALERT_TYPE, TOPIC_ALERTS, own, body)
-        )
-    return rows
+    told = OutboxRow(
+        f"{PREFIX}{event.id}", CHANGE_TYPE, TOPIC_CHANGES, place, change.model_dump_json()
+    )
+    return [told, *(alert_row(store, record) for record in alerts)]

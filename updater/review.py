@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from schemas.alert import AlertState
 from schemas.dead_letter import DeadLetter
-from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
-from updater.alert_rows import message, record_from_row
+from updater.alert_rows import record_from_row
 from updater.alerts import rejected
-from updater.commit import OutboxRow, write_alert, write_outbox
+from updater.commit import alert_row, write_alert, write_outbox
 from updater.errors import NotFound
 from updater.store import Store
 from updater.types import AlertRecord
@@ -38,12 +37,9 @@ def reject_alert(store: Store, alert: str, *, reason: str) -> AlertRecord:
         return known
     now = store.clock()
     record = rejected(known, reason=reason, at=now)
-    body = message(record, departement=store.territory, crs=store.crs).model_dump_json()
-    key = f"{store.territory}/{record.id}"
     with store.transaction() as cursor:
         write_alert(cursor, record, event=f"review#{record.id}.{record.sequence}", now=now)
-        row = OutboxRow(f"{record.id}.{record.sequence}", ALERT_TYPE, TOPIC_ALERTS, key, body)
-        write_outbox(cursor, [row], now)
+        write_outbox(cursor, [alert_row(store, record)], now)
     return record
 
 
