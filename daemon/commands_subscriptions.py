@@ -12,7 +12,7 @@ from daemon.options import Db, Json, store_path
 from daemon.output import emit, show, show_figures
 from schemas.alert import AlertKind, AlertState
 from schemas.errors import UsageError
-from schemas.subscription import ChannelKind
+from schemas.subscription import ChannelKind, Rhythm
 
 subscriptions = typer.Typer(help="Who is told of which alerts.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="Id of the subscription.")]
@@ -37,6 +37,10 @@ def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
     ] = None,
     polygon: Annotated[Path | None, typer.Option(help="Ground, a GeoJSON geometry.")] = None,
     url: Annotated[str | None, typer.Option(help="Address of the webhook.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of the mail.")] = None,
+    rhythm: Annotated[Rhythm, typer.Option(help="Mail: at once or as a digest.")] = (
+        Rhythm.IMMEDIATE
+    ),
     kind: Annotated[list[AlertKind] | None, typer.Option(help="May be repeated.")] = None,
     state: Annotated[list[AlertState] | None, typer.Option(help="May be repeated.")] = None,
     min_area: Annotated[float | None, typer.Option(min=0, help="Square metres.")] = None,
@@ -51,19 +55,18 @@ def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
     """
     from pydantic import ValidationError
 
-    from schemas.subscription import Subscription
+    from schemas.subscription import Wish
     from updater.store import Store
-    from updater.subscriptions import new_id, new_secret, save
+    from updater.subscriptions import accepted, save
 
-    secrets = [new_secret()] if channel is ChannelKind.WEBHOOK else []
     wanted: dict[str, Any] = {
-        "id": new_id(),
         "name": name,
         "channel": channel,
         "territories": territory or [],
         "polygon": json.loads(polygon.read_text()) if polygon else None,
         "url": url,
-        "secrets": secrets,
+        "address": address,
+        "rhythm": rhythm,
         "min_area": min_area,
         "min_probability": min_probability,
         "language": language,
@@ -71,14 +74,14 @@ def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
     wanted |= {"kinds": kind} if kind else {}
     wanted |= {"states": state} if state else {}
     try:
-        subscription = Subscription.model_validate(wanted)
+        subscription = accepted(Wish.model_validate(wanted))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "subscription"
         raise UsageError(f"{where}: {problem['msg']}.") from None
     with Store.open(store_path(db)) as store:
         save(store, subscription)
-    figures = {**subscription.public(), "secret": secrets[0] if secrets else None}
+    figures = {**subscription.public(), "secret": next(iter(subscription.secrets), None)}
     if json_:
         emit(figures)
     else:
@@ -151,7 +154,8 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
 
     Example: millesimed subscriptions test SU0123456789ABCDEF0123 --db D032.duckdb
     """
-    from daemon.webhook import Failed, WebhookRelay, post
+    from daemon.subscribers import Failed
+    from daemon.webhook import WebhookCarrier
     from updater.store import Store, utc_now
     from updater.subscriptions import find
 
@@ -159,14 +163,14 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
         wanted = find(store, subscription)
     if wanted.channel is not ChannelKind.WEBHOOK:
         raise UsageError(f"{subscription} is a feed; only a webhook is sent a test.")
-    relay, now, answer = WebhookRelay(), utc_now(), "taken"
+    carrier, now, answer = WebhookCarrier(), utc_now(), "taken"
     try:
         number = f"test-{now:%Y%m%dT%H%M%S%f}"
-        post(relay.client, wanted, number, "fr.millesimed.test.v1", now, {"test": True})
+        carrier.post(wanted, number, "fr.millesimed.test.v1", now, {"test": True})
     except Failed as error:
         answer = str(error)
     finally:
-        relay.close()
+        carrier.close()
     figures = {"id": subscription, "url": wanted.url, "answer": answer}
     if json_:
         emit(figures)
@@ -181,16 +185,16 @@ def replay(subscription: Id, db: Db = None, json_: Json = False) -> None:
 
     Example: millesimed subscriptions replay SU0123456789ABCDEF0123 --db D032.duckdb
     """
-    from daemon.webhook import WebhookRelay
-    from daemon.webhook import replay as again
+    from daemon.subscribers import replay as again
+    from daemon.webhook import WebhookCarrier
     from updater.store import Store
 
-    relay = WebhookRelay()
+    carrier = WebhookCarrier()
     try:
         with Store.open(store_path(db)) as store:
-            taken, left = again(store, relay.client, subscription)
+            taken, left = again(store, carrier, subscription)
     finally:
-        relay.close()
+        carrier.close()
     figures = {"id": subscription, "taken": taken, "parked": left}
     if json_:
         emit(figures)

@@ -8,10 +8,11 @@ variables start with ``MILLESIMED_``, nested keys are joined by two underscores
 from __future__ import annotations
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.envelope import (
@@ -41,14 +42,57 @@ class KafkaSettings(BaseModel):
     )
 
 
+class SmtpSettings(BaseModel):
+    """How mail leaves. The password is best given as ``MILLESIMED_SMTP__PASSWORD``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = Field(description="Mail server.")
+    port: int = Field(default=587, ge=1, le=65535, description="Its port.")
+    security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="How the connection is protected."
+    )
+    user: str | None = Field(default=None, description="Login, where the server wants one.")
+    password: SecretStr | None = Field(default=None, description="Its password.")
+    sender: str = Field(description="Address mail comes from.")
+
+
+class Scope(StrEnum):
+    """What a token allows over HTTP."""
+
+    READ = "read"
+    SUBSCRIBE = "subscribe"
+    REVIEW = "review"
+    ADMIN = "admin"
+    """All of the others."""
+
+
+class TokenSettings(BaseModel):
+    """One bearer token, kept as its SHA-256 (``millesimed token NAME`` makes both)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the token, hexadecimal.")
+    scopes: list[Scope] = Field(min_length=1, description="What it allows.")
+
+
 class HttpSettings(BaseModel):
-    """The HTTP server: health, metrics, feed."""
+    """The HTTP server: health, metrics, feeds, subscriptions."""
 
     model_config = ConfigDict(extra="forbid")
 
     enabled: bool = Field(default=True, description="Serve HTTP while running.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8460, ge=0, le=65535, description="Port; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Address the service is reached at from outside; links in messages need it.",
+    )
+    tokens: dict[str, TokenSettings] = Field(
+        default_factory=dict,
+        description="Bearer tokens by name; without any nothing may be written.",
+    )
 
 
 class Settings(BaseSettings):
@@ -62,7 +106,9 @@ class Settings(BaseSettings):
     inbox: Path | None = Field(default=None, description="Folder of acquisition events (files).")
     outbox: Path | None = Field(default=None, description="Folder for published events and feed.")
     kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
+    smtp: SmtpSettings | None = Field(default=None, description="Mail server; none sends no mail.")
     http: HttpSettings = Field(default_factory=HttpSettings)
+    digest_hour: int = Field(default=6, ge=0, le=23, description="Hour of digests, UTC.")
     detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
     weights: Path | None = Field(
         default=None, description="Weight file of the siamese detector; none takes the package's."

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException, Producer
 from daemon.config import KafkaSettings
 from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
+from daemon.subscribers import Failed, Note
 from schemas.envelope import (
     ALERT_TYPE,
     TOPIC_ALERTS,
@@ -29,6 +30,7 @@ from schemas.envelope import (
     to_kafka,
     to_structured,
 )
+from schemas.subscription import Subscription
 from updater import outbox
 from updater.outbox import Pending
 from updater.store import Store
@@ -86,6 +88,30 @@ class FolderChannel:
             body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
             write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
         return [row.seq for row in rows]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class FolderCarrier:
+    """The folder of one subscription: a GeoJSON feature for each alert, in its latest state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def deliver(self, store: Store, wanted: Subscription, notes: Sequence[Note]) -> None:
+        """Write each alert; a second delivery writes the same file again.
+
+        Raises:
+            Failed: the disk does not take it.
+        """
+        for note in notes:
+            (feature,) = collection([note.alert])["features"]
+            body = json.dumps(feature, ensure_ascii=False).encode()
+            try:
+                write_whole(self.folder / wanted.id / f"{note.alert.id}.geojson", body)
+            except OSError as error:
+                raise Failed(f"{type(error).__name__}: {error.strerror}") from None
 
     def close(self) -> None:
         """Nothing to let go of."""

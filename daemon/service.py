@@ -17,11 +17,13 @@ from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.metrics import Metrics
 from daemon.pipeline import Interrupted, Outcome, Pipeline
-from daemon.relay import Channel, FolderChannel, KafkaChannel, relay_once
+from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
-from daemon.webhook import WebhookRelay
+from daemon.subscribers import Carrier, SubscriberRelay
+from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
+from schemas.subscription import ChannelKind
 from updater.reads import next_offsets
 from updater.store import Store
 
@@ -87,9 +89,9 @@ class Service:
                 stack.callback(channel.close)
             source = self._source(stores)
             stack.callback(source.close)
-            webhooks = WebhookRelay()
-            stack.callback(webhooks.close)
-            scheduler = self._schedule(stores, channels, webhooks)
+            subscribers = self.subscribers()
+            stack.callback(subscribers.close)
+            scheduler = self._schedule(stores, channels, subscribers)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
                 server = HttpServer(application(self, stores), self.settings.http)
@@ -100,7 +102,7 @@ class Service:
             self._loop(source, stores)
             self._ready = False
             self._relay(stores, channels)
-            self._call(stores, webhooks)
+            self._call(stores, subscribers)
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -148,8 +150,16 @@ class Service:
             channels.append(KafkaChannel(self.settings.kafka))
         return channels
 
+    def subscribers(self) -> SubscriberRelay:
+        """Everyone who is told, by the settings."""
+        carriers: dict[ChannelKind, Carrier] = {
+            ChannelKind.WEBHOOK: WebhookCarrier(),
+            ChannelKind.FOLDER: FolderCarrier(self.settings.outbox_folder() / "subscriptions"),
+        }
+        return SubscriberRelay(carriers, digest_hour=self.settings.digest_hour)
+
     def _schedule(
-        self, stores: Sequence[Store], channels: Sequence[Channel], webhooks: WebhookRelay
+        self, stores: Sequence[Store], channels: Sequence[Channel], subscribers: SubscriberRelay
     ) -> BackgroundScheduler:
         scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1}
@@ -159,7 +169,11 @@ class Service:
             self._relay, "interval", (stores, channels), seconds=every.retry_seconds, id="outbox"
         )
         scheduler.add_job(  # apart, for a receiver that hangs must hold up nobody else
-            self._call, "interval", (stores, webhooks), seconds=every.retry_seconds, id="webhooks"
+            self._call,
+            "interval",
+            (stores, subscribers),
+            seconds=every.retry_seconds,
+            id="subscribers",
         )
         scheduler.add_job(
             _checkpoint, "interval", (stores,), seconds=every.checkpoint_seconds, id="checkpoint"
@@ -175,10 +189,11 @@ class Service:
         with self._relaying:
             relay_once(stores, channels, self.metrics)
 
-    def _call(self, stores: Sequence[Store], webhooks: WebhookRelay) -> None:
+    def _call(self, stores: Sequence[Store], subscribers: SubscriberRelay) -> None:
         with self._calling:
             for store in stores:
-                self.metrics.published.labels("webhook").inc(webhooks.once(store))
+                for channel, count in subscribers.once(store).items():
+                    self.metrics.published.labels(channel.value).inc(count)
 
     def _freshness(self, stores: Sequence[Store]) -> None:
         for store in stores:
@@ -221,7 +236,7 @@ def relay_only(settings: Settings) -> int:
         channels = service.channels()
         for channel in channels:
             stack.callback(channel.close)
-        webhooks = WebhookRelay()
-        stack.callback(webhooks.close)
-        called = sum(webhooks.once(store) for store in stores)
+        subscribers = service.subscribers()
+        stack.callback(subscribers.close)
+        called = sum(sum(subscribers.once(store).values()) for store in stores)
         return called + relay_once(stores, channels, service.metrics)

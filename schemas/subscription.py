@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum, unique
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,21 +19,34 @@ class ChannelKind(StrEnum):
 
     WEBHOOK = "webhook"
     """HTTP POST, signed as the Standard Webhooks specification says."""
+    MAIL = "mail"
+    """E-mail, one for each alert or a digest."""
+    FOLDER = "folder"
+    """Files in a folder of the subscription's own inside the service's outbox."""
     FEED = "feed"
     """Atom and GeoJSON over HTTP, read when the subscriber likes."""
 
 
+@unique
+class Rhythm(StrEnum):
+    """When a subscriber is told; only mail comes as a digest."""
+
+    IMMEDIATE = "immediate"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+
+
 SECRET_PREFIX = "whsec_"
+Code = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,16}$")]
 
 
-class Subscription(BaseModel):
-    """One subscriber's wish. Everything that is not given is not asked for."""
+class Wish(BaseModel):
+    """What a subscriber may say of a subscription. Everything not given is not asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=r"^SU[0-9A-F]{20}$")
     name: str = Field(min_length=1, max_length=200, description="Who asks.")
-    territories: list[str] = Field(
+    territories: list[Code] = Field(
         default_factory=list, max_length=500, description="INSEE, SIREN or SCOT codes."
     )
     polygon: AnyPolygon | None = Field(default=None, description="Ground, EPSG:4326.")
@@ -52,11 +65,14 @@ class Subscription(BaseModel):
     min_probability: float = Field(default=0.5, ge=0, le=1)
     language: Literal["fr", "en"] = "fr"
     channel: ChannelKind
+    rhythm: Rhythm = Rhythm.IMMEDIATE
     url: str | None = Field(default=None, max_length=2_000, description="Of the webhook.")
-    secrets: list[str] = Field(
-        default_factory=list, max_length=4, description="Signing keys, newest first (whsec_…)."
+    address: str | None = Field(
+        default=None,
+        max_length=254,
+        pattern=r"^[^@\s<>,;:\"()\[\]\\]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$",
+        description="Of the mail.",
     )
-    active: bool = True
 
     @field_validator("url")
     @classmethod
@@ -68,11 +84,13 @@ class Subscription(BaseModel):
         return url
 
     @model_validator(mode="after")
-    def _channel_is_whole(self) -> Subscription:
-        if self.channel is ChannelKind.WEBHOOK and not (self.url and self.secrets):
-            raise ValueError("a webhook needs its url and a secret")
-        if any(not secret.startswith(SECRET_PREFIX) for secret in self.secrets):
-            raise ValueError(f"a secret begins with {SECRET_PREFIX}")
+    def _channel_is_whole(self) -> Wish:
+        if self.channel is ChannelKind.WEBHOOK and not self.url:
+            raise ValueError("a webhook needs its url")
+        if self.channel is ChannelKind.MAIL and not self.address:
+            raise ValueError("mail needs an address")
+        if self.channel is not ChannelKind.MAIL and self.rhythm is not Rhythm.IMMEDIATE:
+            raise ValueError("only mail comes as a digest")
         return self
 
     def smallest(self, sensors: list[Sensor]) -> float:
@@ -81,6 +99,27 @@ class Subscription(BaseModel):
             return self.min_area
         return min(SENSOR_POLICY[sensor].min_alert_area for sensor in sensors)
 
+
+class Subscription(Wish):
+    """A wish that is kept: with its id, its secrets, and whether it still holds."""
+
+    id: str = Field(pattern=r"^SU[0-9A-F]{20}$")
+    secrets: list[str] = Field(
+        default_factory=list, max_length=4, description="Signing keys, newest first (whsec_…)."
+    )
+    token: str = Field(
+        default="", description="What ends the subscription without a login (unsubscribe link)."
+    )
+    active: bool = True
+
+    @model_validator(mode="after")
+    def _keys_are_whole(self) -> Subscription:
+        if self.channel is ChannelKind.WEBHOOK and not self.secrets:
+            raise ValueError("a webhook needs a secret")
+        if any(not secret.startswith(SECRET_PREFIX) for secret in self.secrets):
+            raise ValueError(f"a secret begins with {SECRET_PREFIX}")
+        return self
+
     def public(self) -> dict[str, object]:
         """The subscription without its secrets."""
-        return self.model_dump(mode="json", exclude={"secrets"})
+        return self.model_dump(mode="json", exclude={"secrets", "token"})

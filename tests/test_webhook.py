@@ -11,11 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from daemon import webhook
-from daemon.webhook import WebhookRelay, replay
+from daemon.subscribers import SubscriberRelay, replay
+from daemon.webhook import WebhookCarrier
 from schemas.alert import AlertKind
-from schemas.subscription import Subscription
+from schemas.subscription import ChannelKind, Subscription
 from tests.map_store import building, made_store, patched
+from updater import outbox
 from updater.revert import revert
 from updater.store import utc_now
 from updater.subscriptions import find, new_id, new_secret, save, subscriptions
@@ -84,6 +85,17 @@ class Clock:
         self.now += timedelta(**by)
 
 
+class Relay(SubscriberRelay):
+    """A relay that says how many webhook calls a round made."""
+
+    def once(self, store):
+        return super().once(store)[ChannelKind.WEBHOOK]
+
+    @property
+    def carrier(self):
+        return self.carriers[ChannelKind.WEBHOOK]
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -91,8 +103,9 @@ def clock():
 
 @pytest.fixture
 def relay(clock):
-    made = WebhookRelay(clock=clock)
-    made.client.timeout = 0.3
+    carrier = WebhookCarrier()
+    carrier.client.timeout = 0.3
+    made = Relay({ChannelKind.WEBHOOK: carrier}, clock=clock)
     yield made
     made.close()
 
@@ -199,11 +212,11 @@ def test_after_three_days_a_message_is_parked_and_can_be_replayed(store, receive
         clock.later(hours=4)
     receiver.answers = []
     assert receiver.taken == []
-    parked = webhook.outbox.parked(store, f"subscription:{wanted.id}")
+    parked = outbox.parked(store, f"subscription:{wanted.id}")
     assert [row.id for row, _ in parked] == ids and {why for _, why in parked} == {"status 500"}
     receiver.answers = [200, 500]
-    assert replay(store, relay.client, wanted.id) == (1, 2)
-    assert replay(store, relay.client, wanted.id) == (2, 0)
+    assert replay(store, relay.carrier, wanted.id) == (1, 2)
+    assert replay(store, relay.carrier, wanted.id) == (2, 0)
     assert receiver.taken == ids
 
 

@@ -13,7 +13,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from schemas.alert import Alert
-from schemas.subscription import SECRET_PREFIX, Subscription
+from schemas.subscription import SECRET_PREFIX, ChannelKind, Subscription, Wish
 from updater.crs import WGS84, reproject
 from updater.errors import NotFound
 from updater.store import Store
@@ -28,6 +28,16 @@ def new_id() -> str:
 def new_secret() -> str:
     """A fresh signing key of 24 random bytes."""
     return SECRET_PREFIX + base64.b64encode(randomness.token_bytes(24)).decode()
+
+
+def accepted(wish: Wish) -> Subscription:
+    """A wish with its id, and the keys its channel needs; nothing is stored yet."""
+    return Subscription(
+        **wish.model_dump(),
+        id=new_id(),
+        secrets=[new_secret()] if wish.channel is ChannelKind.WEBHOOK else [],
+        token=randomness.token_urlsafe(24),
+    )
 
 
 def save(store: Store, subscription: Subscription) -> None:
