@@ -56,13 +56,15 @@ def alerts_show(
     Example: millesimed alerts show AL0123456789ABCDEF0123 --db D032.duckdb
     """
     from updater.alert_rows import message
+    from updater.lineage import heirs
     from updater.review import find_alert
     from updater.store import Store
 
     with Store.open(store_path(db)) as store:
         record = find_alert(store, alert)
         found = message(record, departement=store.territory, crs=store.crs)
-    document = found.model_dump(mode="json")
+        now = heirs(store, record.polygons, record.geometry)
+    document = found.model_dump(mode="json") | {"polygons_now": now}
     if json_:
         emit(document)
     else:

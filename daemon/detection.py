@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
 
 from daemon.config import Settings
 from daemon.labels import MapLabels
+from daemon.locate import Located
 from daemon.pipeline import Judged
 from detectors.engine import choose_device, detect_scene
 from detectors.errors import NoOverlap, WrongCrs
@@ -16,7 +18,7 @@ from detectors.raster import open_dataset
 from detectors.registry import detector_for
 from detectors.scene import open_scene
 from detectors.types import Grid, MapRasteriser, Progress
-from detectors.vectorise import MIN_AREA_M2, regions
+from detectors.vectorise import MIN_AREA_M2, looks_at, regions
 from schemas.acquisition import AcquisitionItem
 from schemas.policy import SENSOR_POLICY
 from updater.types import MapPolygon
@@ -24,22 +26,21 @@ from updater.types import MapPolygon
 
 def judge(
     *,
-    before: Sequence[Path],
-    after: Path,
+    located: Located,
     polygons: Sequence[MapPolygon],
     map_crs: str,
     item: AcquisitionItem,
     settings: Settings,
     progress: Progress,
-    elevation: tuple[list[Path], Path] | None = None,
+    outlines: Mapping[str, BaseGeometry],
 ) -> Judged:
-    """Run the configured detector over an acquisition; ``elevation``: surface models of before and
-    after.
+    """Run the configured detector over an acquisition; ``outlines``: ground, in the map's CRS, of
+    which the answer says what the image shows.
 
     Raises:
         DetectionError: whatever is wrong with the images.
     """
-    check_announced(after, item)
+    check_announced(located.image, item)
     has_map = bool(polygons)
 
     def labels(grid: Grid) -> MapRasteriser:
@@ -49,12 +50,12 @@ def judge(
     smallest = MIN_AREA_M2 if policy.patches else policy.min_alert_area
     with (
         open_scene(
-            before,
-            after,
+            [image.path for image in located.references],
+            located.image,
             labels=labels if has_map else None,
             device=choose_device(settings.device),
             whole_before=False,
-            elevation=elevation,
+            elevation=located.surfaces,
             progress=progress,
         ) as scene,
         detect_scene(
@@ -71,6 +72,7 @@ def judge(
             detector=found.detector,
             flagged=found.changed_fraction,
             pixels_per_second=found.megapixels_per_second * 1e6,
+            grounds=looks_at(found, outlines, crs=map_crs),
         )
 
 

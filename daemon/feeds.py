@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from schemas.alert import Alert, AlertKind, AlertState
 from schemas.nomenclature import COUVERTURE
 from schemas.subscription import ChannelKind, Subscription
-from updater.alert_rows import message, rank
+from updater.alert_rows import by_rank, message
 from updater.reads import alerts_now
 from updater.store import Store
 from updater.subscriptions import Matcher, matcher, subject
@@ -33,6 +33,9 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     "fr": {
         AlertKind.ARTIFICIALISATION: "Artificialisation",
         AlertKind.DESARTIFICIALISATION: "Désartificialisation",
+        AlertKind.CONSTRUCTION: "Construction",
+        AlertKind.DEMOLITION: "Démolition",
+        AlertKind.CLEARING: "Déboisement",
         AlertKind.OTHER: "Changement de couverture",
         AlertState.FIRST: "vue une fois",
         AlertState.PROVISIONAL: "provisoire",
@@ -47,6 +50,9 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     "en": {
         AlertKind.ARTIFICIALISATION: "Artificialisation",
         AlertKind.DESARTIFICIALISATION: "De-artificialisation",
+        AlertKind.CONSTRUCTION: "Construction",
+        AlertKind.DEMOLITION: "Demolition",
+        AlertKind.CLEARING: "Clearing of trees",
         AlertKind.OTHER: "Change of cover",
         AlertState.FIRST: "seen once",
         AlertState.PROVISIONAL: "provisional",
@@ -79,7 +85,7 @@ class Feed:
 
 def alerts_of(store: Store) -> list[Alert]:
     """Every alert in its latest state, most important first."""
-    records = sorted(alerts_now(store), key=lambda r: (-rank(r), r.id))
+    records = by_rank(alerts_now(store))
     return [message(r, departement=store.territory, crs=store.crs) for r in records]
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -24,16 +24,17 @@ from daemon.locate import Located, locate, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
 from detectors.errors import DetectionError
-from detectors.types import Progress
+from detectors.types import Ground, Progress
 from schemas.alert import AlertKind
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
 from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY
 from updater import alerts, commit, planner, reads, topology
-from updater.alerts import Look
+from updater.alerts import Look, Step
 from updater.errors import StoreError
 from updater.store import Store
+from updater.territories import places_of
 from updater.types import Patch, Rules
 
 log = structlog.get_logger()
@@ -57,12 +58,14 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What detection says of an acquisition: regions in the store's CRS and by whom."""
+    """What detection says of an acquisition: regions in the store's CRS and by whom; and what it
+    shows of the ground of alerts, by their ids."""
 
     regions: Sequence[Any]
     detector: str
     flagged: float
     pixels_per_second: float
+    grounds: Mapping[str, Ground] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -156,13 +159,12 @@ class Pipeline:
         reference = located.references[0]
         polygons = reads.shown_on(store, reference, located.footprint.buffer(CONTEXT_M))
         return judge(
-            before=[image.path for image in located.references],
-            after=located.image,
+            located=located,
             polygons=polygons,
             map_crs=store.crs,
             item=event.item,
             settings=self._settings,
-            elevation=located.surfaces,
+            outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
             progress=self._tick,
         )
 
@@ -213,7 +215,8 @@ class Pipeline:
         for kind in AlertKind:
             area = sum(s.area for s in patch.sightings if s.kind is kind)
             metrics.changed_area.labels(kind.value).inc(area)
-        for record in effect.alerts:
+        told = [step.after for step in effect.alerts if step.told]
+        for record in told:
             metrics.alerts.labels(record.kind.value, record.state.value).inc()
         for reason, count in patch.ignored.items():
             metrics.regions_ignored.labels(reason).inc(count)
@@ -225,7 +228,7 @@ class Pipeline:
             departement=store.territory,
             changed=len(patch.pieces),
             polygons=len(patch.created),
-            alerts=len(effect.alerts),
+            alerts=len(told),
             ignored=patch.ignored,
         )
 
@@ -269,20 +272,35 @@ def assert_whole(polygons: Sequence[Any], patch: Patch) -> None:
 
 def _follow(
     store: Store, patch: Patch, event: AcquisitionEvent, located: Located, judged: Judged
-) -> Sequence[Any]:
-    if not patch.sightings:
-        return []
-    window = shapely.total_bounds([s.geometry for s in patch.sightings])
+) -> list[Step]:
+    """What one acquisition does to the alerts of its ground, with the territories they lie in."""
+    grounds = [located.footprint, *(s.geometry for s in patch.sightings)]
+    window = shapely.total_bounds(grounds)
     known = reads.alerts_in(store, (window[0], window[1], window[2], window[3]))
+    reference = located.references[0]
     look = Look(
         acquisition=event.item.id,
         sensor=event.item.properties.sensor,
         acquired=event.item.acquired,
         known_at=store.clock(),
         detector=judged.detector,
-        reference=located.references[0].item,
+        reference=reference.item,
+        compared_to=max(image.acquired for image in located.references),
     )
-    return alerts.follow(known, patch.sightings, look)
+    seen = [judged.grounds.get(record.id) for record in known]
+    steps = alerts.follow(known, patch.sightings, look, seen)
+    return with_places(store, steps)
+
+
+def with_places(store: Store, steps: Sequence[Step]) -> list[Step]:
+    """The steps, each alert that is new or was drawn anew with the territories it lies in."""
+    moved = [s for s in steps if s.before is None or s.before.geometry is not s.after.geometry]
+    places = places_of(store, [step.after.geometry for step in moved])
+    told = {
+        step.after.id: replace(step.after, places=found)
+        for step, found in zip(moved, places, strict=True)
+    }
+    return [Step(step.before, told.get(step.after.id, step.after)) for step in steps]
 
 
 def dead_letter(

@@ -228,3 +228,12 @@ class Region:
     probability: float
     magnitude: float
     looks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an image shows of some ground: the share that was seen, and of that the share that looks
+    changed."""
+
+    valid: float
+    changed: float

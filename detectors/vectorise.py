@@ -7,7 +7,7 @@ another does not cut it up. Where two covers each hold enough of it, it is split
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,15 @@ import rasterio
 import shapely
 from pyproj import CRS, Geod, Transformer
 from rasterio.features import geometry_mask, shapes
-from rasterio.transform import Affine
+from rasterio.transform import Affine, array_bounds
 from rasterio.windows import Window as RasterWindow
-from shapely.geometry import shape
+from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
 from detectors.engine import STRIP_PIXELS, Detection
 from detectors.masks import dilated, eroded
 from detectors.raster import byte_profile
-from detectors.types import CHANGED, BoolArray, ByteArray, Grid, Region, Window
+from detectors.types import CHANGED, BoolArray, ByteArray, Grid, Ground, Region, Window
 from schemas.nomenclature import CS_FROM_INDEX
 from schemas.policy import SMALLEST_OBJECT_M2
 
@@ -126,7 +126,7 @@ def _window_of(geometry: BaseGeometry, grid: Grid) -> Window:
     row, col = max(0, int(min(rows))), max(0, int(min(cols)))
     stop_row = min(grid.shape[0], int(np.ceil(max(rows))) + 1)
     stop_col = min(grid.shape[1], int(np.ceil(max(cols))) + 1)
-    return Window(row, col, stop_row - row, stop_col - col)
+    return Window(row, col, max(0, stop_row - row), max(0, stop_col - col))
 
 
 def _split(geometry: BaseGeometry, detection: Detection) -> list[Region]:
@@ -203,6 +203,36 @@ def _region(geometry: BaseGeometry, part: ByteArray, inside: BoolArray, to_value
         probability=float(sure.mean()) / 255,
         magnitude=float(size.mean()) / 255,
     )
+
+
+def looks_at(
+    detection: Detection, outlines: Mapping[str, BaseGeometry], *, crs: str
+) -> dict[str, Ground]:
+    """What the scene shows of some ground, in ``crs``: how much of it both dates saw, and how much
+    of that looks changed. Ground outside the scene, or too large for one look, is left out.
+    """
+    grid = detection.scene.grid
+    if grid.crs is None:
+        return {}
+    change = Transformer.from_crs(crs, grid.crs, always_xy=True)
+    frame = box(*array_bounds(*grid.shape, grid.transform))
+    found = {}
+    for name, outline in outlines.items():
+        ground = shapely.transform(outline, change.transform, interleaved=False)
+        if not frame.intersects(ground):
+            continue
+        window = _window_of(ground, grid)
+        if not 0 < window.height * window.width <= LARGE_PIXELS:
+            continue
+        valid = detection.scene.tile(window).valid.cpu().numpy()
+        inside = _inside(ground, valid.shape, grid.transform_of(window))
+        seen = inside & valid
+        whole = max(int(inside.sum()), round(ground.area / abs(grid.transform.determinant)), 1)
+        changed = detection.read(window)[0][seen] >= CHANGED
+        found[name] = Ground(
+            valid=float(seen.sum()) / whole, changed=float(changed.mean()) if seen.any() else 0.0
+        )
+    return found
 
 
 def _placed(region: Region, grid: Grid, target_crs: str | None) -> Region:

@@ -11,6 +11,7 @@ from schemas.acquisition import Departement
 from schemas.geojson import AnyPolygon
 from schemas.legal import LegalStatus
 from schemas.policy import Sensor
+from schemas.territory import TerritoryKind
 
 
 @unique
@@ -33,11 +34,20 @@ class AlertState(StrEnum):
 
 @unique
 class AlertKind(StrEnum):
-    """What changed in law."""
+    """What changed: first in law, then on the ground."""
 
     ARTIFICIALISATION = "artificialisation"
+    """The ground became artificialised under the décret."""
     DESARTIFICIALISATION = "desartificialisation"
+    """It ceased to be."""
+    CONSTRUCTION = "construction"
+    """A building stands where none stood."""
+    DEMOLITION = "demolition"
+    """A building is gone."""
+    CLEARING = "clearing"
+    """Trees are gone."""
     OTHER = "other"
+    """Any other change of cover."""
 
 
 class Cover(BaseModel):
@@ -47,27 +57,53 @@ class Cover(BaseModel):
 
     code_cs: str | None
     code_us: str | None
-    status: LegalStatus = Field(description="By the CS × US matrix of décret 2023-1096.")
-    rule: str | None = Field(default=None, description="The matrix row that decided.")
+    status: LegalStatus = Field(description="By décret 2023-1096: matrix, then thresholds.")
+    rule: str | None = Field(default=None, description="The matrix row of the cover.")
+    threshold: str | None = Field(
+        default=None, description="The threshold that decided against the matrix row, if one did."
+    )
+
+
+class Place(BaseModel):
+    """A territory an alert lies in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: TerritoryKind
+    code: str
+    name: str
 
 
 class Alert(BaseModel):
-    """One alert in one state. ``(id, sequence)`` is unique: receivers deduplicate on it."""
+    """One alert in one state. ``(id, sequence)`` is unique: receivers deduplicate on it.
+
+    Numbers may be left out: looks that change nothing are kept, not told.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str = Field(description="Stable for the life of the alert.")
-    sequence: int = Field(ge=1, description="Counts the states this alert has been sent in.")
-    kind: AlertKind
+    sequence: int = Field(ge=1, description="Rises with each message.")
+    kind: AlertKind = Field(description="What weighs most: the law before the ground.")
+    kinds: list[AlertKind] = Field(
+        min_length=1, description="Everything it is: a new building is a construction too."
+    )
     state: AlertState
-    reason: str | None = Field(default=None, description="Why it was rejected.")
+    reason: str | None = Field(default=None, description="Why it was rejected or superseded.")
+    superseded_by: str | None = Field(default=None, description="The alert that took over.")
     departement: Departement
+    places: list[Place] = Field(
+        default_factory=list, description="Communes, EPCI and other territories, where known."
+    )
     before: Cover
     after: Cover
     area: float = Field(gt=0, description="Square metres.")
     probability: float = Field(ge=0, le=1, description="Mean over the ground and the looks.")
     magnitude: float = Field(ge=0, le=1)
     looks: int = Field(ge=1, description="Valid observations that showed the change.")
+    clean_looks: int = Field(
+        default=0, ge=0, description="Valid observations since that did not show it."
+    )
     evidence: float = Field(ge=0, description="Weighted probability × looks².")
     seen_first: date = Field(description="First clock: when the ground was first seen changed.")
     seen_last: date = Field(description="When it was last seen so.")

@@ -50,6 +50,14 @@ SURFACE_THRESHOLD_M2: Final[float] = 2500.0
 """Smallest surface the other categories qualify; smaller ones take the status around them."""
 
 
+THRESHOLD_RULES: Final[dict[LegalStatus, str]] = {
+    LegalStatus.NON_ARTIF: "artificialised surface of less than 2 500 m², with no more than 50 m² "
+    "of buildings, enclosed in ground that is not",
+    LegalStatus.ARTIF: "surface of less than 2 500 m² enclosed in artificialised ground",
+}
+"""What the décret's thresholds say where they decide against the matrix, by the status given."""
+
+
 def legal_status(code_cs: str | None, code_us: str | None) -> LegalStatus:
     """Status of a cover under a usage by the matrix alone.
 

@@ -30,6 +30,7 @@ class SensorPolicy:
     that patches. ``alert_probability``: smallest that raises an alert. ``confirms_alone``:
     probability from which one look of this sensor confirms an alert. ``evidence_weight``: how
     much one look counts against a PVA look. ``max_gsd``: coarsest pixel, metres, still trusted.
+    ``silence_days``: after that long without a look, evidence not yet confirmed starts anew.
     """
 
     patches: bool
@@ -39,7 +40,11 @@ class SensorPolicy:
     confirms_alone: float
     evidence_weight: float
     min_alert_area: float
+    silence_days: int
 
+
+CAMPAIGN_SILENCE_DAYS: Final[int] = 4 * 365
+"""A département is flown every three years; a year more for a campaign that slips."""
 
 SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
     # 0.2 m: a 200 m² building is 5 000 pixels; one image is proof enough when the model is sure.
@@ -52,6 +57,7 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
         confirms_alone=0.85,
         evidence_weight=1.0,
         min_alert_area=200.0,
+        silence_days=CAMPAIGN_SILENCE_DAYS,
     ),
     # 0.5 m (0.7 m native): as PVA, with more off-nadir lean, so it confirms later.
     Sensor.PLEIADES: SensorPolicy(
@@ -62,6 +68,7 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
         confirms_alone=0.9,
         evidence_weight=0.9,
         min_alert_area=200.0,
+        silence_days=CAMPAIGN_SILENCE_DAYS,
     ),
     # 1.5 m: a 200 m² building is 89 pixels, its outline ±1 pixel is 10 % of its area; patches,
     # but a single look never confirms.
@@ -73,9 +80,11 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
         confirms_alone=1.01,
         evidence_weight=0.7,
         min_alert_area=500.0,
+        silence_days=CAMPAIGN_SILENCE_DAYS,
     ),
     # 10 m: the minimum unit of a building is two pixels. Never moves a line (design, "What may
-    # patch"). 1 000 m² = 10 pixels is Theia's own minimum detected area.
+    # patch"). 1 000 m² = 10 pixels is Theia's own minimum detected area. A year of silence starts
+    # an alert anew, as in OPERA DIST-ALERT.
     Sensor.SENTINEL_2: SensorPolicy(
         patches=False,
         max_gsd=20.0,
@@ -84,8 +93,15 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
         confirms_alone=1.01,
         evidence_weight=0.5,
         min_alert_area=1000.0,
+        silence_days=365,
     ),
 }
+
+
+def evidence_class(sensor: Sensor) -> int:
+    """How good a sensor's evidence is: 1 where it may only warn, 2 where it draws the map."""
+    return 2 if SENSOR_POLICY[sensor].patches else 1
+
 
 BUILDING: Final[str] = "CS1.1.1.1"
 PAVED: Final[str] = "CS1.1.1.2"
@@ -129,15 +145,27 @@ PROVISIONAL_EVIDENCE: Final[float] = 1.0
 """Evidence of a provisional alert: a second look of any sensor that agrees."""
 CLEAN_LOOKS_TO_CANCEL: Final[int] = 2
 """Consecutive clean looks that end an unconfirmed alert (OPERA DIST-ALERT: 2)."""
+CLEAN_VALID_SHARE: Final[float] = 0.8
+"""A look is clean only where this part of the alert's ground was seen without cloud or shadow."""
+CLEAN_CHANGED_SHARE: Final[float] = 0.2
+"""Nor may more of that ground than this look changed; between the two a look says nothing."""
 ALERT_SAME_GROUND_SHARE: Final[float] = 0.5
 """Two alerts of one kind are the same ground when they share this part of the smaller one."""
+
+REJECTED_GROUND_SHARE: Final[float] = 0.25
+"""A rejected alert holds down what lies on its ground to this part at least: outlines of one thing
+differ between looks, a development four times as large is another thing."""
 
 LEGAL_WEIGHT: Final[dict[str, float]] = {
     "artificialisation": 1.0,
     "desartificialisation": 0.8,
+    "construction": 0.5,
+    "demolition": 0.4,
+    "clearing": 0.4,
     "other": 0.3,
 }
-"""Ranking weight by kind: a change of legal status is what subscribers must act on."""
+"""Ranking weight by kind: a change of legal status is what subscribers must act on; a building or
+a wood that comes or goes is what they will ask about next."""
 
 MAX_PIXELS: Final[int] = 2_000_000_000
 """Largest image accepted: a 5 km BD ORTHO tile at 0.2 m is 625 Mpx; three times that is refused
@@ -170,6 +198,7 @@ _BUILT_USES: Final[frozenset[str]] = frozenset({"US2", "US3", "US5", "US235", "U
 CHANGE_PRIOR: Final[float] = 0.02
 """Share of ground expected to change its cover between two millésimes: 1 to 3 %."""
 
+TREES: Final = "tree"
 _GROUPS: Final[dict[str, str]] = {
     "CS1.1.1.1": "built",
     "CS1.1.1.2": "sealed",
@@ -178,9 +207,9 @@ _GROUPS: Final[dict[str, str]] = {
     "CS1.2.1": "bare",
     "CS1.2.2": "water",
     "CS1.2.3": "snow",
-    "CS2.1.1.1": "tree",
-    "CS2.1.1.2": "tree",
-    "CS2.1.1.3": "tree",
+    "CS2.1.1.1": TREES,
+    "CS2.1.1.2": TREES,
+    "CS2.1.1.3": TREES,
     "CS2.1.2": "shrub",
     "CS2.1.3": "vine",
     "CS2.2.1": "herb",

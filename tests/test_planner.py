@@ -129,6 +129,16 @@ def test_a_house_in_a_field_splits_it_and_raises_an_alert():
     assert sighting.polygons == (house.id,)
 
 
+def test_a_small_yard_in_a_meadow_is_no_artificialisation_by_the_threshold():
+    wide = field(geometry=box(0, 0, 400, 400))
+    yard = region(box(100, 100, 145, 145), to_cs="CS1.1.2.1")
+    (small,) = plan([wide], [yard], TOWN).sightings
+    assert small.kind is AlertKind.OTHER and small.after.by_threshold
+    yard = region(box(100, 100, 160, 160), to_cs="CS1.1.2.1")
+    (large,) = plan([wide], [yard], TOWN).sightings
+    assert large.kind is AlertKind.ARTIFICIALISATION and not large.after.by_threshold
+
+
 def test_a_polygon_covered_whole_is_relabelled_and_keeps_its_id_and_geometry():
     before = field(geometry=box(0, 0, 20, 15))
     patch = plan([before], [region(box(-0.5, 0.2, 20, 15.3))], RULES)

@@ -9,14 +9,14 @@ from shapely.geometry import box
 from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
 from daemon.relay import FolderChannel, relay_once
-from schemas.alert import AlertKind
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
+from schemas.legal import LegalStatus
 from schemas.policy import Sensor
 from updater import outbox
 from updater.alert_rows import message
 from updater.alerts import Look, raised
 from updater.commit import OutboxRow, write_alert, write_outbox
-from updater.types import Sighting
+from updater.types import Side, Sighting
 
 
 class Balking:
@@ -49,8 +49,9 @@ def alerts(store):
     for number in range(5):
         corner = (west + 50 * number, south)
         ground = box(*corner, corner[0] + 20 + 5 * number, corner[1] + 20)
-        kind = AlertKind.ARTIFICIALISATION
-        sighting = Sighting(kind, "CS2.2.1", "US1.1", "CS1.1.1.1", "US5", 0.9, 0.7, ("P",), ground)
+        was = Side("CS2.2.1", "US1.1", LegalStatus.NON_ARTIF)
+        now = Side("CS1.1.1.1", "US5", LegalStatus.ARTIF)
+        sighting = Sighting(was, now, 0.9, 0.7, ("P",), ground)
         records.append(raised(sighting, look))
     with store.transaction() as cursor:
         for record in records:

@@ -29,6 +29,7 @@ from schemas.envelope import (
     AcquisitionEvent,
 )
 from updater.alert_rows import message, record_to_row
+from updater.alerts import Step
 from updater.crs import to_geojson
 from updater.reads import ImageRecord
 from updater.store import Store
@@ -42,7 +43,7 @@ class Effect:
     event: AcquisitionEvent
     rules: Rules
     patch: Patch
-    alerts: Sequence[AlertRecord]
+    alerts: Sequence[Step]
     image: ImageRecord | None
     origin: Origin
 
@@ -63,8 +64,8 @@ def commit(store: Store, effect: Effect) -> None:
     now = store.clock()
     with store.transaction() as cursor:
         _write_patch(cursor, effect, now)
-        for record in effect.alerts:
-            write_alert(cursor, record, event=effect.event.key, now=now)
+        for step in effect.alerts:
+            write_alert(cursor, step.after, event=effect.event.key, now=now)
         _write_image(cursor, effect.image, now)
         write_outbox(cursor, _messages(store, effect, now), now)
         event, rules = effect.event, effect.rules
@@ -235,7 +236,7 @@ def _messages(store: Store, effect: Effect, now: datetime) -> list[OutboxRow]:
         # one event has one effect on a store: its key names the change for ever
         digest = hashlib.sha256(f"{store.territory}|{effect.event.key}".encode()).hexdigest()
         rows.append(OutboxRow(f"CH{digest[:20].upper()}", CHANGE_TYPE, TOPIC_CHANGES, key, body))
-    return rows + [alert_row(store, record) for record in effect.alerts]
+    return rows + [alert_row(store, step.after) for step in effect.alerts if step.told]
 
 
 def alert_row(store: Store, record: AlertRecord) -> OutboxRow:

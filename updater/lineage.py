@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import shapely
+from shapely.geometry.base import BaseGeometry
+
 from updater.errors import NotFound
 from updater.store import Store
 
@@ -52,6 +55,19 @@ def descendants(store: Store, polygon: str) -> list[Step]:
         NotFound: the map never had a polygon of that id.
     """
     return _walk(store, polygon, _ON)
+
+
+def heirs(store: Store, polygons: Sequence[str], ground: BaseGeometry) -> list[str]:
+    """Ids of the polygons of today's map that some polygons became, as far as they touch some
+    ground (in the CRS of the store): what an alert's polygons are after later splits and merges."""
+    rows = store.execute(
+        "WITH RECURSIVE walk AS (SELECT unnest(?::VARCHAR[]) AS id "
+        "UNION SELECT l.child FROM lineage l JOIN walk w ON l.parent = w.id) "
+        "SELECT DISTINCT m.id FROM map_now m JOIN walk w ON m.id = w.id "
+        "WHERE ST_Intersects(m.geom, ST_GeomFromWKB(?)) ORDER BY m.id",
+        [list(polygons), shapely.to_wkb(ground)],
+    ).fetchall()
+    return [str(row[0]) for row in rows]
 
 
 def _walk(store: Store, polygon: str, sql: str) -> list[Step]:

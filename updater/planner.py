@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from detectors.types import Region
 from schemas.alert import AlertKind
 from schemas.change import Operation
-from schemas.legal import LegalStatus, legal_status
+from schemas.legal import legal_status
 from schemas.nomenclature import class_distance
 from schemas.policy import (
     BUILDING,
@@ -45,9 +45,10 @@ from schemas.policy import (
     new_usage,
 )
 from updater import topology
+from updater.artificialisation import statuses
 from updater.errors import PatchRefused
 from updater.generalise import enlarged, narrower, opened, outline, polygons_of, to_grid, valid
-from updater.types import Link, MapPolygon, Patch, Piece, Rules, Sighting
+from updater.types import Link, MapPolygon, Patch, Piece, Rules, Side, Sighting, kinds_of
 from updater.workspace import Entry, Evidence, Workspace
 
 SPILL_PIXELS = 3.0
@@ -103,7 +104,7 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
         created=[entry.polygon for entry in created],
         lineage=[link for entry in created for link in _links(entry, first)],
         pieces=pieces,
-        sightings=_from_pieces(pieces) + sightings,
+        sightings=_from_pieces(pieces, workspace) + sightings,
         ignored=dict(ignored),
     )
 
@@ -416,6 +417,7 @@ def _pieces(entry: Entry, first: dict[str, MapPolygon]) -> list[Piece]:
             found.append(
                 Piece(
                     polygon=child.id,
+                    parent=parent.id,
                     cs_before=parent.code_cs,
                     us_before=parent.code_us,
                     cs_after=str(child.code_cs),
@@ -429,34 +431,36 @@ def _pieces(entry: Entry, first: dict[str, MapPolygon]) -> list[Piece]:
     return found
 
 
-def alert_kind(before: tuple[str | None, str | None], after: tuple[str, str]) -> AlertKind:
-    """What a change of cover and usage means in law, by the matrix."""
-    was, now = legal_status(*before), legal_status(*after)
-    if was == now:
-        return AlertKind.OTHER
-    return (
-        AlertKind.ARTIFICIALISATION if now is LegalStatus.ARTIF else AlertKind.DESARTIFICIALISATION
-    )
-
-
-def _from_pieces(pieces: Sequence[Piece]) -> list[Sighting]:
-    """One sighting for each changed polygon and kind of legal change."""
+def _from_pieces(pieces: Sequence[Piece], workspace: Workspace) -> list[Sighting]:
+    """One sighting for each changed polygon and kind of change; statuses by matrix and thresholds
+    of the map around, before and after."""
+    seen = [piece for piece in pieces if piece.probability > 0]
+    if not seen:
+        return []
+    was, now = _sides(list(workspace.first.values())), _sides(workspace.polygons())
     groups: dict[tuple[str, AlertKind], list[Piece]] = {}
-    for piece in pieces:
-        kind = alert_kind((piece.cs_before, piece.us_before), (piece.cs_after, piece.us_after))
-        if piece.probability > 0:
-            groups.setdefault((piece.polygon, kind), []).append(piece)
-    return [_group_sighting(kind, group) for (_, kind), group in groups.items()]
+    for piece in seen:
+        kind = kinds_of(was[piece.parent], now[piece.polygon])[0]
+        groups.setdefault((piece.polygon, kind), []).append(piece)
+    return [_group_sighting(group, was, now) for group in groups.values()]
 
 
-def _group_sighting(kind: AlertKind, group: Sequence[Piece]) -> Sighting:
+def _sides(polygons: Sequence[MapPolygon]) -> dict[str, Side]:
+    return {
+        p.id: Side(p.code_cs, p.code_us, s.status, s.by_threshold)
+        for p, s in zip(polygons, statuses(polygons), strict=True)
+    }
+
+
+def _by_matrix(code_cs: str | None, code_us: str | None) -> Side:
+    return Side(code_cs, code_us, legal_status(code_cs, code_us))
+
+
+def _group_sighting(group: Sequence[Piece], was: dict[str, Side], now: dict[str, Side]) -> Sighting:
     main = max(group, key=lambda piece: piece.geometry.area)
     return Sighting(
-        kind=kind,
-        cs_before=main.cs_before,
-        us_before=main.us_before,
-        cs_after=main.cs_after,
-        us_after=main.us_after,
+        before=was[main.parent],
+        after=now[main.polygon],
         probability=main.probability,
         magnitude=main.magnitude,
         polygons=tuple(sorted({piece.polygon for piece in group})),
@@ -479,11 +483,8 @@ def _sighting_only(workspace: Workspace, region: Region, rules: Rules) -> Sighti
     uses = frozenset(u for k in keys if (u := workspace[k].polygon.code_us))
     to_us = new_usage(to_cs=to_cs, from_us=main.code_us, neighbour_uses=uses)
     return Sighting(
-        kind=alert_kind((main.code_cs, main.code_us), (to_cs, to_us)),
-        cs_before=main.code_cs,
-        us_before=main.code_us,
-        cs_after=to_cs,
-        us_after=to_us,
+        before=_by_matrix(main.code_cs, main.code_us),
+        after=_by_matrix(to_cs, to_us),
         probability=region.probability,
         magnitude=region.magnitude,
         polygons=tuple(sorted(workspace[k].polygon.id for k in moved)),

@@ -9,7 +9,7 @@ superseded.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from schemas.alert import AlertState
 from schemas.change import Change, ChangeKind, LineageLink, Operation
 from schemas.envelope import CHANGE_TYPE, TOPIC_CHANGES
 from updater.alert_rows import record_from_row
+from updater.alerts import superseded
 from updater.commit import OutboxRow, alert_row, write_alert, write_outbox
 from updater.errors import NotFound, PatchRefused
 from updater.store import Store
@@ -173,13 +174,7 @@ def _withdrawn(
     ).fetchall()
     records = [record_from_row(row[0], bytes(row[1])) for row in rows]
     return [
-        replace(
-            record,
-            state=AlertState.SUPERSEDED,
-            reason=f"reverted: {reason}",
-            sequence=record.sequence + 1,
-            known_at=now,
-        )
+        superseded(record, reason=f"reverted: {reason}", at=now)
         for record in records
         if set(record.acquisitions) == {event.item}
         and record.state not in (AlertState.SUPERSEDED, AlertState.REJECTED)

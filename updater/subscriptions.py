@@ -153,7 +153,7 @@ class Matcher:
 def wants(subscription: Subscription, alert: Alert) -> bool:
     """True where kind, state, size and probability are what the subscriber asked for."""
     return (
-        alert.kind in subscription.kinds
+        not set(alert.kinds).isdisjoint(subscription.kinds)
         and alert.state in subscription.states
         and alert.area >= subscription.smallest(alert.sensors)
         and alert.probability >= subscription.min_probability

@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from schemas.alert import Place
 from schemas.territory import TerritoryKind
 from updater.crs import reproject
 from updater.errors import ImportFailed, NotFound
@@ -97,6 +98,28 @@ def territories_of(store: Store, codes: Collection[str]) -> list[Territory]:
 
 def _territories(rows: Sequence[tuple[Any, ...]]) -> list[Territory]:
     return [Territory(TerritoryKind(r[0]), r[1], r[2], shapely.from_wkb(bytes(r[3]))) for r in rows]
+
+
+def places_of(store: Store, grounds: Sequence[BaseGeometry]) -> list[tuple[Place, ...]]:
+    """The territories each piece of ground lies in, smallest kind first, and of one kind the one
+    that holds most of it."""
+    if not grounds:
+        return []
+    window = shapely.total_bounds(list(grounds)).tolist()
+    rows = store.execute(
+        "SELECT kind, code, name, ST_AsWKB(geom) FROM territories "
+        "WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY kind, code",
+        window,
+    ).fetchall()
+    near = _territories(rows)
+    order = list(TerritoryKind)
+    found = []
+    for ground in grounds:
+        shares = [(t, shapely.intersection(t.geometry, ground).area) for t in near]
+        inside = [(t, share) for t, share in shares if share > 0]
+        inside.sort(key=lambda pair: (order.index(pair[0].kind), -pair[1], pair[0].code))
+        found.append(tuple(Place(kind=t.kind, code=t.code, name=t.name) for t, _ in inside))
+    return found
 
 
 def find_territory(store: Store, wanted: str) -> Territory | None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum, unique
 
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from schemas.alert import AlertKind, AlertState
+from schemas.alert import AlertKind, AlertState, Place
 from schemas.change import ChangeKind, Operation
-from schemas.policy import Sensor, SensorPolicy
+from schemas.legal import LegalStatus
+from schemas.policy import BUILDING, TREES, Sensor, SensorPolicy, cover_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Piece:
     """A piece of ground whose cover changed: from one parent to the polygon now there."""
 
     polygon: str
+    parent: str
     cs_before: str | None
     us_before: str | None
     cs_after: str
@@ -62,23 +65,56 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """One look at one change of legal weight: what an alert is made of or fed by."""
+class Side:
+    """Cover, usage and legal status of some ground at one date; ``by_threshold`` where a threshold
+    of the décret decided against the matrix."""
 
-    kind: AlertKind
-    cs_before: str | None
-    us_before: str | None
-    cs_after: str
-    us_after: str
+    code_cs: str | None
+    code_us: str | None
+    status: LegalStatus
+    by_threshold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One look at one change: what an alert is made of or fed by."""
+
+    before: Side
+    after: Side
     probability: float
     magnitude: float
     polygons: tuple[str, ...]
     geometry: BaseGeometry
 
     @property
+    def kinds(self) -> tuple[AlertKind, ...]:
+        """What it is, most important first."""
+        return kinds_of(self.before, self.after)
+
+    @property
+    def kind(self) -> AlertKind:
+        """What weighs most."""
+        return self.kinds[0]
+
+    @property
     def area(self) -> float:
         """Square metres."""
         return float(self.geometry.area)
+
+
+def kinds_of(before: Side, after: Side) -> tuple[AlertKind, ...]:
+    """What a change is: in law first, then on the ground."""
+    was, now = before.code_cs, after.code_cs
+    trees_before, trees_after = (c is not None and cover_group(c) == TREES for c in (was, now))
+    artificial = after.status is LegalStatus.ARTIF
+    found = {
+        AlertKind.ARTIFICIALISATION: artificial and before.status is not after.status,
+        AlertKind.DESARTIFICIALISATION: not artificial and before.status is not after.status,
+        AlertKind.CONSTRUCTION: now == BUILDING != was,
+        AlertKind.DEMOLITION: was == BUILDING != now,
+        AlertKind.CLEARING: trees_before and not trees_after,
+    }
+    return tuple(kind for kind, so in found.items() if so) or (AlertKind.OTHER,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +162,57 @@ class Patch:
         return not self.retired and not self.created
 
 
+@unique
+class Says(StrEnum):
+    """What a valid look says of an alert's ground."""
+
+    CHANGED = "changed"
+    """It shows the change."""
+    CLEAN = "clean"
+    """It shows the ground as it was before."""
+    CHANGED_BACK = "changed-back"
+    """It shows another change that undoes this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One valid look at the ground of an alert."""
+
+    acquisition: str
+    sensor: Sensor
+    acquired: datetime
+    says: Says
+    probability: float = 0.0
+    magnitude: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a person said of an alert, and the class of the evidence that was there to be seen."""
+
+    reason: str
+    at: datetime
+    evidence_class: int
+
+
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """An alert as the life cycle sees it: identity, state and the evidence so far."""
+    """An alert as the life cycle sees it: identity, what was observed, and what follows from it.
+
+    From ``state`` to ``sensors`` everything follows from the observations, the review and
+    ``superseded``, why another alert or a revert took its place (``updater.alerts.standing``).
+    """
 
     id: str
-    kind: AlertKind
-    state: AlertState
+    kinds: tuple[AlertKind, ...]
+    before: Side
+    after: Side
+    observations: tuple[Observation, ...]
+    review: Review | None
+    superseded: str | None
+    superseded_by: str | None
     sequence: int
-    cs_before: str | None
-    us_before: str | None
-    cs_after: str
-    us_after: str
+    state: AlertState
     probability: float
     magnitude: float
     looks: int
@@ -145,11 +220,17 @@ class AlertRecord:
     clean_looks: int
     seen_first: datetime
     seen_last: datetime
-    known_at: datetime
     acquisitions: tuple[str, ...]
     sensors: tuple[Sensor, ...]
+    reason: str | None
+    known_at: datetime
     reference: str | None
     detector: str
     polygons: tuple[str, ...]
+    places: tuple[Place, ...]
     geometry: BaseGeometry
-    reason: str | None = None
+
+    @property
+    def kind(self) -> AlertKind:
+        """What weighs most."""
+        return self.kinds[0]

@@ -81,6 +81,10 @@ class Workspace:
         if len(self._late) > _REBUILD_AFTER:
             self._build()
 
+    def polygons(self) -> list[MapPolygon]:
+        """The map as it stands."""
+        return [entry.polygon for entry in self._entries if entry is not None]
+
     def outcome(self) -> tuple[list[MapPolygon], list[Entry]]:
         """Polygons of the first state that are gone, and entries that were not there."""
         alive = [entry for entry in self._entries if entry is not None]
