@@ -17,10 +17,13 @@ import structlog
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaException, Producer
 
+from daemon.chip_words import Language
+from daemon.chips import Picture, draw_alert
 from daemon.config import KafkaSettings
 from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
 from daemon.subscribers import Failed, Note
+from schemas.alert import Alert
 from schemas.envelope import (
     ALERT_TYPE,
     TOPIC_ALERTS,
@@ -32,6 +35,7 @@ from schemas.envelope import (
 )
 from schemas.subscription import Subscription
 from updater import outbox
+from updater.alerts import OPEN_STATES
 from updater.outbox import Pending
 from updater.store import Store
 
@@ -68,7 +72,7 @@ def _event(store: Store, row: Pending) -> CloudEvent:
 
 
 class FolderChannel:
-    """One file per message, and the alert feed as GeoJSON beside them.
+    """One file per message, the alert feed as GeoJSON beside them, and a picture of each alert.
 
     The file is named by the message's id, so a second delivery writes the same file again.
     """
@@ -87,6 +91,8 @@ class FolderChannel:
         if any(row.type == ALERT_TYPE for row in rows):
             body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
             write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
+        for alert in _open_alerts(rows):
+            draw_beside(store, alert, self.folder / "chips" / f"{alert}.png", Language.FR)
         return [row.seq for row in rows]
 
     def close(self) -> None:
@@ -94,7 +100,8 @@ class FolderChannel:
 
 
 class FolderCarrier:
-    """The folder of one subscription: a GeoJSON feature for each alert, in its latest state."""
+    """The folder of one subscription: a GeoJSON feature and a picture for each alert, in its latest
+    state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,6 +119,8 @@ class FolderCarrier:
                 write_whole(self.folder / wanted.id / f"{note.alert.id}.geojson", body)
             except OSError as error:
                 raise Failed(f"{type(error).__name__}: {error.strerror}") from None
+            picture = self.folder / wanted.id / f"{note.alert.id}.png"
+            draw_beside(store, note.alert.id, picture, Language(wanted.language))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -181,6 +190,21 @@ def _without_gap(rows: Sequence[Pending], taken: Sequence[int]) -> list[int]:
             break
         kept.append(row.seq)
     return kept
+
+
+def _open_alerts(rows: Sequence[Pending]) -> list[str]:
+    """Ids of the alerts that some messages say still stand, each once."""
+    alerts = (Alert.model_validate_json(row.body) for row in rows if row.type == ALERT_TYPE)
+    return list(dict.fromkeys(alert.id for alert in alerts if alert.state in OPEN_STATES))
+
+
+def draw_beside(store: Store, alert: str, path: Path, language: Language) -> None:
+    """Write the pictures of an alert beside its message; whatever goes wrong is logged only, for
+    the message matters more."""
+    try:
+        write_whole(path, draw_alert(store, alert, language=language).png(Picture.CHIPS))
+    except Exception as error:
+        log.warning("chips_failed", alert=alert, error=str(error)[:200], exc_info=True)
 
 
 def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metrics) -> int:
