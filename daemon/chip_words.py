@@ -54,7 +54,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
     },
 }
 DAY: Final = {"fr": "%d/%m/%Y", "en": "%Y-%m-%d"}
-ITEM_ENDS: Final = (14, 8)
+ITEM_ENDS: Final = (12, 8)
 """Characters kept of a long item id: the sensor and day it begins with, the end that tells images
 of one day apart."""
 

@@ -211,7 +211,7 @@ def test_one_stretch_serves_both_dates(store, pair):
 def test_unlike_pixels_and_another_crs_show_the_same_ground(store, pair, tmp_path):
     utm = tmp_path / "utm.tif"
     footprint = painted(utm, built=True, gsd=0.5, crs="EPSG:32631")
-    known(store, utm, AFTER, footprint=footprint, gsd=0.5)
+    known(store, utm, LATE, footprint=footprint, gsd=0.5)
     assert abs(rasterio.open(utm).bounds.left - X) > 10_000  # truly elsewhere in numbers
     before, after = dates(store, alerted(store, acquisition="utm"))
     assert hatched(after) == 0
@@ -318,7 +318,7 @@ def test_captions_and_scale_stand_under_the_pictures(store, pair):
         bar = max((strip[row, 400:] < 128).sum() for row in range(30, 44))  # the row of the bar
         assert bar == pytest.approx(10 / SIDE_M * SIDE_PX, abs=3)
     assert chips.png(Picture.CHIPS) == draw_alert(store, record.id).png(Picture.CHIPS)
-    assert shortened("pva-20240618-0123456789abcdef") == "pva-20240618-0…89abcdef"
+    assert shortened("pva-20240618-0123456789abcdef") == "pva-20240618…89abcdef"
     assert [scale_bar(s) for s in (60, 80, 300, 1_000, 12_000)] == [10, 10, 50, 200, 2_000]
 
 
@@ -367,14 +367,14 @@ def test_bands_by_their_colours_and_a_single_one_in_grey(store, pair, tmp_path):
     with rasterio.open(swapped, "r+") as image:
         image.write(image.read()[::-1])
         image.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
-    known(store, swapped, AFTER, footprint=footprint)
+    known(store, swapped, LATE, footprint=footprint)
     assert is_red(at(dates(store, alerted(store, acquisition="bgr"))[1], 10, 5))
     grey = tmp_path / "grey.tif"
     with rasterio.open(swapped) as image:
         profile = image.profile | {"count": 1, "photometric": "MINISBLACK", "interleave": "band"}
         with rasterio.open(grey, "w", **profile) as out:
             out.write(image.read(3), 1)
-    known(store, grey, AFTER, footprint=footprint)
+    known(store, grey, LATE, footprint=footprint)
     _, after = dates(store, alerted(store, acquisition="grey"))
     shade = at(after, 10, 5)
     assert np.ptp(shade) == 0 and shade[0] > at(after, 30, -20)[0] + 60
@@ -385,7 +385,7 @@ def test_numbers_of_unlike_type_are_not_forced_into_one_stretch(store, pair, tmp
     footprint = painted(deep, built=True, dtype="uint16")
     with rasterio.open(deep, "r+") as image:
         image.write(image.read() * 40)
-    known(store, deep, AFTER, footprint=footprint)
+    known(store, deep, LATE, footprint=footprint)
     before, after = dates(store, alerted(store, acquisition="deep"))
     assert at(before, 30, -20).max() > 60 and is_red(at(after, 10, 5))
 
