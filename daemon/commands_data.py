@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from daemon.chip_words import Language
 from daemon.options import Db, Json, store_path
 from daemon.output import emit, show, show_figures
+from schemas.errors import UsageError
 
 alerts = typer.Typer(help="Alerts in their latest state.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that could not have their effect.", no_args_is_help=True)
@@ -48,12 +50,16 @@ def alerts_list(db: Db = None, json_: Json = False) -> None:
 
 def alerts_show(
     alert: Annotated[str, typer.Argument(help="Id of the alert.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the ground before and after to this PNG file.")
+    ] = None,
+    lang: Annotated[Language, typer.Option(help="Language of the picture.")] = Language.FR,
     db: Db = None,
     json_: Json = False,
 ) -> None:
     """Everything about one alert.
 
-    Example: millesimed alerts show AL0123456789ABCDEF0123 --db D032.duckdb
+    Example: millesimed alerts show AL0123456789ABCDEF0123 --db D032.duckdb --picture chips.png
     """
     from updater.alert_rows import message
     from updater.lineage import heirs
@@ -64,11 +70,26 @@ def alerts_show(
         record = find_alert(store, alert)
         found = message(record, departement=store.territory, crs=store.crs)
         now = heirs(store, record.polygons, record.geometry)
+        if picture is not None:
+            from daemon.chips import Picture, draw_alert
+
+            _write_picture(picture, draw_alert(store, alert, language=lang).png(Picture.CHIPS))
     document = found.model_dump(mode="json") | {"polygons_now": now}
     if json_:
         emit(document)
     else:
         show_figures(alert, {k: v for k, v in document.items() if k != "geometry"})
+
+
+def _write_picture(path: Path, body: bytes) -> None:
+    from daemon.files import write_whole
+
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        raise UsageError(
+            f"The picture cannot be written to {path} ({error.strerror}); choose another file."
+        ) from None
 
 
 def alerts_reject(

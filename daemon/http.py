@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon import __version__, feeds
+from daemon import __version__, chips_http, feeds
 from daemon.config import HttpSettings
 from daemon.metrics import Metrics
 from schemas.alert import Alert
@@ -126,6 +126,7 @@ def application(service: Running, stores: Sequence[Store]) -> FastAPI:
                     return answer(every, request, wanted.name, wanted.language)
         return answer(None, request, subscription, "fr")
 
+    app.include_router(chips_http.router(stores))
     return app
 
 

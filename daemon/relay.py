@@ -8,7 +8,6 @@ two sends it again with the same id.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +16,12 @@ import structlog
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import KafkaException, Producer
 
+from daemon.chip_words import Language
 from daemon.config import KafkaSettings
 from daemon.feeds import alerts_of, collection
+from daemon.files import write_whole
 from daemon.metrics import Metrics
+from daemon.pictures import draw_beside
 from daemon.subscribers import Failed, Note
 from schemas.envelope import (
     ALERT_TYPE,
@@ -94,7 +96,8 @@ class FolderChannel:
 
 
 class FolderCarrier:
-    """The folder of one subscription: a GeoJSON feature for each alert, in its latest state."""
+    """The folder of one subscription: a GeoJSON feature and a picture for each alert, in its latest
+    state."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,6 +115,8 @@ class FolderCarrier:
                 write_whole(self.folder / wanted.id / f"{note.alert.id}.geojson", body)
             except OSError as error:
                 raise Failed(f"{type(error).__name__}: {error.strerror}") from None
+            picture = self.folder / wanted.id / f"{note.alert.id}.png"
+            draw_beside(store, note.alert.id, picture, Language(wanted.language))
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -211,11 +216,3 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
     age = (store.clock() - oldest).total_seconds() if oldest else 0.0
     metrics.outbox_age.labels(channel.name).set(age)
     return total
-
-
-def write_whole(path: Path, body: bytes) -> None:
-    """A file that is there complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
-    staged.write_bytes(body)
-    staged.replace(path)

@@ -16,6 +16,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.metrics import Metrics
+from daemon.pictures import PictureFolder
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
@@ -54,6 +55,7 @@ class Service:
         self._stop = threading.Event()
         self._relaying = threading.Lock()
         self._calling = threading.Lock()
+        self._drawing = threading.Lock()
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
@@ -103,6 +105,7 @@ class Service:
             self._ready = False
             self._relay(stores, channels)
             self._call(stores, subscribers)
+            self._draw(stores, PictureFolder(self.settings.outbox_folder() / "chips"))
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -194,6 +197,11 @@ class Service:
             for store in stores:
                 for channel, count in subscribers.once(store).items():
                     self.metrics.published.labels(channel.value).inc(count)
+
+    def _draw(self, stores: Sequence[Store], pictures: PictureFolder) -> None:
+        with self._drawing:
+            for store in stores:
+                pictures.once(store)
 
     def _freshness(self, stores: Sequence[Store]) -> None:
         for store in stores:

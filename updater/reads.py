@@ -30,6 +30,7 @@ _COLUMNS = (
     "id, code_cs, code_us, millesime, ST_AsWKB(geom), version, source, ossature, "
     "id_origine, code_or, epoch_us(valid_from)"
 )
+_IMAGE = "item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,22 +188,30 @@ def next_offsets(store: Store) -> dict[tuple[str, int], int]:
 
 def images(store: Store) -> list[ImageRecord]:
     """Every image the store knows, newest first."""
+    rows = store.execute(f"SELECT {_IMAGE} FROM images ORDER BY acquired DESC, item").fetchall()
+    return [_image(row) for row in rows]
+
+
+def images_in(store: Store, bounds: Bounds) -> list[ImageRecord]:
+    """Images whose footprint touches a rectangle, newest first."""
     rows = store.execute(
-        "SELECT item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation FROM images "
-        "ORDER BY acquired DESC, item"
+        f"SELECT {_IMAGE} FROM images WHERE ST_Intersects(footprint, "
+        "ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY acquired DESC, item",
+        list(bounds),
     ).fetchall()
-    return [
-        ImageRecord(
-            item=row[0],
-            path=Path(row[1]),
-            sensor=Sensor(row[2]),
-            acquired=row[3],
-            gsd=float(row[4]),
-            footprint=shapely.from_wkb(bytes(row[5])),
-            elevation=Path(row[6]) if row[6] else None,
-        )
-        for row in rows
-    ]
+    return [_image(row) for row in rows]
+
+
+def _image(row: tuple[Any, ...]) -> ImageRecord:
+    return ImageRecord(
+        item=row[0],
+        path=Path(row[1]),
+        sensor=Sensor(row[2]),
+        acquired=row[3],
+        gsd=float(row[4]),
+        footprint=shapely.from_wkb(bytes(row[5])),
+        elevation=Path(row[6]) if row[6] else None,
+    )
 
 
 def alerts_now(store: Store) -> list[AlertRecord]:

@@ -1,0 +1,55 @@
+"""Before/after pictures of alerts in the outbox folder, drawn apart: no message waits for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from daemon.chip_words import Language
+from daemon.chips import Picture, draw_alert
+from daemon.files import write_whole
+from schemas.alert import Alert
+from schemas.envelope import ALERT_TYPE
+from updater import outbox
+from updater.alerts import OPEN_STATES
+from updater.store import Store
+
+log = structlog.get_logger()
+
+CHANNEL: Final = "pictures"
+AT_ONCE: Final = 20
+"""Alerts between two notes of how far it is: a few seconds of drawing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFolder:
+    """A folder that gets a picture of every alert that stands."""
+
+    folder: Path
+
+    def once(self, store: Store) -> int:
+        """Draw what was told since the last time; gives how many pictures."""
+        drawn = 0
+        while rows := outbox.after(
+            store, outbox.position(store, CHANNEL), type_=ALERT_TYPE, limit=20
+        ):
+            alerts = (Alert.model_validate_json(row.body) for row in rows)
+            for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):
+                drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
+            position = rows[-1].seq
+            outbox.advance(store, CHANNEL, position)
+        return drawn
+
+
+def draw_beside(store: Store, alert: str, path: Path, language: Language) -> bool:
+    """Write the pictures of an alert; whatever goes wrong is logged only, for the message matters
+    more."""
+    try:
+        write_whole(path, draw_alert(store, alert, language=language).png(Picture.CHIPS))
+    except Exception as error:
+        log.warning("chips_failed", alert=alert, error=str(error)[:200], exc_info=True)
+        return False
+    return True
