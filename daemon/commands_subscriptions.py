@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,11 @@ from daemon.output import emit, show, show_figures
 from schemas.alert import AlertKind, AlertState
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind, Rhythm
+
+if TYPE_CHECKING:
+    from daemon.mail import MailCarrier
+    from daemon.webhook import WebhookCarrier
+    from schemas.subscription import Subscription
 
 subscriptions = typer.Typer(help="Who is told of which alerts.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="Id of the subscription.")]
@@ -150,28 +155,30 @@ def rotate(
 
 
 def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
-    """Send a signed test message to a webhook.
+    """Send a test message to a webhook (signed) or by mail.
 
     Example: millesimed subscriptions test SU0123456789ABCDEF0123 --db D032.duckdb
     """
+    from daemon.mail import MailCarrier
     from daemon.subscribers import Failed
-    from daemon.webhook import WebhookCarrier
     from updater.store import Store, utc_now
     from updater.subscriptions import find
 
     with Store.open(store_path(db)) as store:
         wanted = find(store, subscription)
-    if wanted.channel is not ChannelKind.WEBHOOK:
-        raise UsageError(f"{subscription} is a feed; only a webhook is sent a test.")
-    carrier, now, answer = WebhookCarrier(), utc_now(), "taken"
+    carrier, now, answer = _carrier(wanted), utc_now(), "taken"
     try:
-        number = f"test-{now:%Y%m%dT%H%M%S%f}"
-        carrier.post(wanted, number, "fr.millesimed.test.v1", now, {"test": True})
+        if isinstance(carrier, MailCarrier):
+            carrier.trial(wanted, now)
+        else:
+            number = f"test-{now:%Y%m%dT%H%M%S%f}"
+            carrier.post(wanted, number, "fr.millesimed.test.v1", now, {"test": True})
     except Failed as error:
         answer = str(error)
     finally:
         carrier.close()
-    figures = {"id": subscription, "url": wanted.url, "answer": answer}
+    place = {"url": wanted.url} if wanted.url else {"address": wanted.address}
+    figures = {"id": subscription, **place, "answer": answer}
     if json_:
         emit(figures)
     else:
@@ -181,22 +188,42 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
 
 
 def replay(subscription: Id, db: Db = None, json_: Json = False) -> None:
-    """Send once more what a webhook did not take for three days.
+    """Send once more what a webhook or a mail server did not take for three days.
 
     Example: millesimed subscriptions replay SU0123456789ABCDEF0123 --db D032.duckdb
     """
     from daemon.subscribers import replay as again
-    from daemon.webhook import WebhookCarrier
     from updater.store import Store
+    from updater.subscriptions import find
 
-    carrier = WebhookCarrier()
-    try:
-        with Store.open(store_path(db)) as store:
+    with Store.open(store_path(db)) as store:
+        carrier = _carrier(find(store, subscription))
+        try:
             taken, left = again(store, carrier, subscription)
-    finally:
-        carrier.close()
+        finally:
+            carrier.close()
     figures = {"id": subscription, "taken": taken, "parked": left}
     if json_:
         emit(figures)
     else:
         show_figures("Replayed", figures)
+
+
+def _carrier(wanted: Subscription) -> MailCarrier | WebhookCarrier:
+    """What a subscription is sent messages by.
+
+    Raises:
+        UsageError: it is sent none, or no mail server is configured.
+    """
+    from daemon.config import load
+    from daemon.mail import MailCarrier
+    from daemon.webhook import WebhookCarrier
+
+    if wanted.channel is ChannelKind.WEBHOOK:
+        return WebhookCarrier()
+    if wanted.channel is not ChannelKind.MAIL:
+        raise UsageError(f"{wanted.id} is a {wanted.channel}; only webhooks and mail are sent.")
+    settings = load()
+    if settings.smtp is None:
+        raise UsageError("No mail server is configured; write [smtp] in millesimed.toml.")
+    return MailCarrier(settings.smtp, settings.http.public_url)

@@ -183,9 +183,19 @@ def atom(feed: Feed) -> bytes:
 
 def title(alert: Alert, language: str) -> str:
     """Kind, state and size in one line."""
+    return f"{standing(alert, language)}, {size(alert)}"
+
+
+def standing(alert: Alert, language: str) -> str:
+    """Kind and state."""
     words = WORDS[language]
+    return f"{words[alert.kind]} {words[alert.state]}"
+
+
+def size(alert: Alert) -> str:
+    """The area with its unit."""
     area = f"{alert.area:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    return f"{words[alert.kind]} {words[alert.state]}, {area} m²"
+    return f"{area} m²"
 
 
 def explained(alert: Alert, language: str) -> str:

@@ -15,6 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.config import Settings
 from daemon.http import HttpServer, application
+from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
 from daemon.pictures import PictureFolder
 from daemon.pipeline import Interrupted, Outcome, Pipeline
@@ -159,6 +160,9 @@ class Service:
             ChannelKind.WEBHOOK: WebhookCarrier(),
             ChannelKind.FOLDER: FolderCarrier(self.settings.outbox_folder() / "subscriptions"),
         }
+        if self.settings.smtp is not None:
+            public_url = self.settings.http.public_url
+            carriers[ChannelKind.MAIL] = MailCarrier(self.settings.smtp, public_url)
         return SubscriberRelay(carriers, digest_hour=self.settings.digest_hour)
 
     def _schedule(

@@ -213,18 +213,24 @@ def _unread(store: Store, wanted: Subscription) -> Iterator[tuple[Note | None, P
 
 
 def replay(store: Store, carrier: Carrier, subscription: str) -> tuple[int, int]:
-    """Send what was parked once more; gives how many were taken, and how many still are parked.
+    """Send what was parked once more, digests again as digests; gives how many alerts were taken,
+    and how many still are parked.
 
     Raises:
         NotFound: no such subscription.
     """
     wanted, taken = find(store, subscription), 0
-    waiting = outbox.parked(store, channel_name(subscription))
-    for row, _ in waiting:
+    waiting = [row for row, _ in outbox.parked(store, channel_name(subscription))]
+    together = 1 if wanted.rhythm is Rhythm.IMMEDIATE else MOST_IN_A_DIGEST
+    for first in range(0, len(waiting), together):
+        rows = waiting[first : first + together]
         try:
-            carrier.deliver(store, wanted, [Note(row, Alert.model_validate_json(row.body))])
+            carrier.deliver(
+                store, wanted, [Note(row, Alert.model_validate_json(row.body)) for row in rows]
+            )
         except Failed:
             break
-        outbox.unpark(store, channel_name(subscription), row.seq)
-        taken += 1
+        for row in rows:
+            outbox.unpark(store, channel_name(subscription), row.seq)
+        taken += len(rows)
     return taken, len(waiting) - taken

@@ -108,6 +108,16 @@ def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
     return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
 
 
+def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
+    """How many polygons of any age touch a rectangle; counting ends one beyond ``most``."""
+    row = store.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM polygons "
+        "WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?)) LIMIT ?)",
+        [*bounds, most + 1],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def map_now(store: Store) -> list[MapPolygon]:
     """The whole map in its latest state."""
     return _polygons(store.execute(f"SELECT {_COLUMNS} FROM map_now ORDER BY id").fetchall())
