@@ -154,6 +154,7 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
 
     Example: millesimed subscriptions test SU0123456789ABCDEF0123 --db D032.duckdb
     """
+    from daemon.config import load
     from daemon.subscribers import Failed
     from daemon.webhook import WebhookCarrier
     from updater.store import Store, utc_now
@@ -163,10 +164,9 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
         wanted = find(store, subscription)
     if wanted.channel is not ChannelKind.WEBHOOK:
         raise UsageError(f"{subscription} is a feed; only a webhook is sent a test.")
-    carrier, now, answer = WebhookCarrier(), utc_now(), "taken"
+    carrier, answer = WebhookCarrier(load().webhook_networks), "taken"
     try:
-        number = f"test-{now:%Y%m%dT%H%M%S%f}"
-        carrier.post(wanted, number, "fr.millesimed.test.v1", now, {"test": True})
+        carrier.post_test(wanted, utc_now())
     except Failed as error:
         answer = str(error)
     finally:
@@ -185,11 +185,12 @@ def replay(subscription: Id, db: Db = None, json_: Json = False) -> None:
 
     Example: millesimed subscriptions replay SU0123456789ABCDEF0123 --db D032.duckdb
     """
+    from daemon.config import load
     from daemon.subscribers import replay as again
     from daemon.webhook import WebhookCarrier
     from updater.store import Store
 
-    carrier = WebhookCarrier()
+    carrier = WebhookCarrier(load().webhook_networks)
     try:
         with Store.open(store_path(db)) as store:
             taken, left = again(store, carrier, subscription)
