@@ -111,10 +111,10 @@ def end(subscription: Id, db: Db = None, json_: Json = False) -> None:
     Example: millesimed subscriptions end SU0123456789ABCDEF0123 --db D032.duckdb
     """
     from updater.store import Store
-    from updater.subscriptions import find, save
+    from updater.subscriptions import end as end_in
 
     with Store.open(store_path(db)) as store:
-        save(store, find(store, subscription).model_copy(update={"active": False}))
+        end_in(store, subscription)
     figures = {"id": subscription, "active": False}
     if json_:
         emit(figures)
@@ -135,13 +135,11 @@ def rotate(
     Example: millesimed subscriptions rotate SU0123456789ABCDEF0123 --db D032.duckdb
     """
     from updater.store import Store
-    from updater.subscriptions import find, new_secret, save
+    from updater.subscriptions import change, rotated
 
     with Store.open(store_path(db)) as store:
-        known = find(store, subscription)
-        fresh = None if drop_old else new_secret()
-        secrets = known.secrets[:1] if fresh is None else [fresh, *known.secrets[:1]]
-        save(store, known.model_copy(update={"secrets": secrets}))
+        secrets = change(store, subscription, lambda s: rotated(s, drop_old=drop_old)).secrets
+    fresh = None if drop_old else secrets[0]
     figures = {"id": subscription, "keys": len(secrets), "secret": fresh}
     if json_:
         emit(figures)

@@ -94,9 +94,7 @@ class Service:
             scheduler = self._schedule(stores, channels, subscribers)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
-                app = application(
-                    self, stores, self.settings.http, self.settings.webhook_networks
-                )
+                app = application(self, stores, self.settings.http, self.settings.webhook_networks)
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)

@@ -62,6 +62,7 @@ def commit(store: Store, effect: Effect) -> None:
     """Write an event's whole effect in one transaction."""
     now = store.clock()
     with store.transaction() as cursor:
+        effect = replace(effect, alerts=_not_overtaken(cursor, effect.alerts))
         _write_patch(cursor, effect, now)
         for record in effect.alerts:
             write_alert(cursor, record, event=effect.event.key, now=now)
@@ -199,6 +200,20 @@ def write_alert(
             now,
         ],
     )
+
+
+def _not_overtaken(
+    cursor: duckdb.DuckDBPyConnection, records: Sequence[AlertRecord]
+) -> list[AlertRecord]:
+    """The states that still follow the latest one: a person may have rejected an alert while the
+    image was being judged, and that holds."""
+    rows = cursor.execute(
+        "SELECT id, max(sequence) FROM alerts WHERE id IN (SELECT unnest(?::VARCHAR[])) "
+        "GROUP BY id",
+        [[record.id for record in records]],
+    ).fetchall()
+    latest = dict(rows)
+    return [record for record in records if record.sequence > latest.get(record.id, 0)]
 
 
 def _write_image(
