@@ -10,21 +10,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
-import shapely
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from shapely.geometry import shape
+from pydantic import BaseModel, Field
 
-from daemon.addresses import AddressRefused, checked
 from daemon.config import Scope
-from daemon.problems import problems, sentence
+from daemon.problems import problems
 from daemon.served import Behind, Departement, Page, PageNumber, Served, base, page_of
 from daemon.subscribers import Failed, replay
 from daemon.tokens import needs
 from daemon.webhook import WebhookCarrier
-from schemas.geojson import vertices
+from daemon.wishes import WishPart, check, merged
 from schemas.subscription import ChannelKind, Subscription, Wish
 from updater.errors import NotFound
 from updater.store import Store
@@ -41,8 +37,6 @@ from updater.subscriptions import (
 )
 
 PAGE: Final = 100
-MOST_VERTICES: Final = 10_000
-"""Of a polygon: a département's outline at the scale of a commune has fewer."""
 MOST_CALLS: Final = 4
 """Webhooks called at once on behalf of HTTP callers: a receiver that hangs keeps a thread waiting,
 and there are forty for all requests together."""
@@ -54,14 +48,6 @@ router = APIRouter(
     prefix="/subscriptions",
     tags=["subscriptions"],
     dependencies=[Depends(needs(Scope.SUBSCRIBE))],
-)
-WishPart: type[BaseModel] = create_model(  # type: ignore[call-overload]
-    "WishPart",
-    __config__=ConfigDict(extra="forbid", allow_inf_nan=False),
-    __doc__="Any field of a wish; null takes its default again (RFC 7396).",
-    **{
-        name: (field.rebuild_annotation() | None, None) for name, field in Wish.model_fields.items()
-    },
 )
 
 
@@ -115,11 +101,13 @@ def subscribe(
     request: Request,
     response: Response,
     wish: Wish,
-    departement: Departement = None,
+    departement: Annotated[
+        str | None, Query(max_length=8, description="As in D032, where several are served.")
+    ] = None,
 ) -> Subscribed:
     """Tell someone of alerts from now on. Where several départements are served, ``departement``
     says which it is about, or the territories named do: one that knows them all."""
-    _check(behind, wish)
+    check(behind, wish)
     store = _store_for(behind, wish, departement)
     made = accepted(wish)
     try:
@@ -163,12 +151,12 @@ def amend(behind: Behind, subscription: str, part: WishPart) -> Subscribed:
     """Change what a subscription asks for; it is judged as a whole. A null takes the default."""
     store, found = _found(behind, subscription)
     given = part.model_dump(mode="json", exclude_unset=True)
-    _check(behind, _merged(found, given), found)
+    check(behind, merged(found, given), found)
     made: list[str] = []
 
     def next_form(known: Subscription) -> Subscription:
         _refuse_ended(known)
-        fresh = amended(known, _merged(known, given))
+        fresh = amended(known, merged(known, given))
         made.extend(key for key in fresh.secrets if key not in known.secrets)
         return fresh
 
@@ -237,19 +225,6 @@ def _found(behind: Served, subscription: str) -> tuple[Store, Subscription]:
         ) from None
 
 
-def _merged(known: Subscription, given: dict[str, Any]) -> Wish:
-    """A wish with some fields given anew; a null is not asked for.
-
-    Raises:
-        HTTPException: 422, the whole makes no sense.
-    """
-    merged = known.model_dump(mode="json", include=set(Wish.model_fields)) | given
-    try:
-        return Wish.model_validate({k: v for k, v in merged.items() if v is not None})
-    except ValidationError as error:
-        raise HTTPException(422, sentence(error)) from None
-
-
 def _store_for(behind: Served, wish: Wish, departement: str | None) -> Store:
     """The store given, the only one, or the only one that knows every territory named.
 
@@ -265,40 +240,6 @@ def _store_for(behind: Served, wish: Wish, departement: str | None) -> Store:
         return knowing[0]
     served = ", ".join(store.territory for store in behind.stores)
     raise HTTPException(422, f"departement: say which of {served} the subscription is about.")
-
-
-def _check(behind: Served, wish: Wish, known: Wish | None = None) -> None:
-    """What a wish must be that comes from outside; what was ``known`` is not judged again.
-
-    Raises:
-        HTTPException: 422, a polygon too fine or broken, a webhook that may not be called.
-    """
-    if wish.polygon is not None and (known is None or known.polygon != wish.polygon):
-        if vertices(wish.polygon) > MOST_VERTICES:
-            raise HTTPException(
-                422, f"polygon: at most {MOST_VERTICES:,} vertices; simplify the outline."
-            )
-        reason = shapely.is_valid_reason(shape(wish.polygon.model_dump()))
-        if reason != "Valid Geometry":
-            raise HTTPException(422, f"polygon: no valid outline ({reason}); mend it.")
-    if wish.url is not None and (known is None or known.url != wish.url):
-        _check_address(behind, wish.url)
-
-
-def _check_address(behind: Served, url: str) -> None:
-    """A name that is not known yet passes: it is judged again with each call."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80}.get(parts.scheme, 443)
-        checked(parts.hostname or "", port, behind.allowed)
-    except AddressRefused as error:
-        raise HTTPException(422, f"url: {error}") from None
-    except UnicodeError:
-        raise HTTPException(422, "url: no host name; correct it.") from None
-    except ValueError:
-        raise HTTPException(422, "url: no port; correct it.") from None
-    except OSError:
-        return
 
 
 def _refuse_ended(known: Subscription) -> None:

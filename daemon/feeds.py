@@ -181,12 +181,10 @@ def atom(feed: Feed) -> bytes:
         _add(entry, "id", f"urn:millesimed:alert:{alert.id}")
         _add(entry, "title", title(alert, feed.language))
         _add(entry, "updated", alert.known_at.isoformat())
-        address = (
-            f"{feed.base}/alerts/{quote(alert.id, safe='')}"  # an entry without content needs it
-        )
-        ET.SubElement(
-            entry, f"{{{ATOM}}}link", rel="alternate", href=address, type="application/json"
-        )
+        # an entry without content must have an alternate
+        address = f"{feed.base}/alerts/{quote(alert.id, safe='')}"
+        link = {"rel": "alternate", "href": address, "type": "application/json"}
+        ET.SubElement(entry, f"{{{ATOM}}}link", link)
         _add(entry, "summary", explained(alert, feed.language))
         ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.kind.value)
         ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.state.value)
