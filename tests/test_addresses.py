@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,11 +15,13 @@ import trustme
 
 from daemon.addresses import AddressRefused, CheckedTransport, checked, is_allowed
 from daemon.config import load
+from daemon.service import Service
 from daemon.subscribers import Failed
 from daemon.webhook import WebhookCarrier
-from schemas.subscription import Subscription
+from schemas.subscription import ChannelKind, Subscription
+from tests.map_store import made_store
 from updater.store import utc_now
-from updater.subscriptions import new_id, new_secret
+from updater.subscriptions import new_id, new_secret, save
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 
@@ -208,3 +212,26 @@ def test_the_setting_is_a_list_of_networks(monkeypatch):
     assert load().webhook_networks == []
     monkeypatch.setenv("MILLESIMED_WEBHOOK_NETWORKS", '["10.1.0.0/16", "fd00::/8"]')
     assert load().webhook_networks == [ip_network("10.1.0.0/16"), ip_network("fd00::/8")]
+
+
+def test_service_and_commands_go_by_the_setting(site, tmp_path, monkeypatch):
+    store, _ = made_store(tmp_path / "D032.duckdb")
+    wanted = webhook(f"http://127.0.0.1:{site.port}/")
+    save(store, wanted)
+    store.close()
+    for number, networks in enumerate(["[]", '["127.0.0.0/8"]']):
+        monkeypatch.setenv("MILLESIMED_WEBHOOK_NETWORKS", networks)
+        relay = Service(load(db=[store.path])).subscribers()
+        carrier = relay.carriers[ChannelKind.WEBHOOK]
+        assert list(carrier.allowed) == LOOPBACK[:number]
+        relay.close()
+        command = [sys.executable, "-m", "daemon.cli", "subscriptions", "test", wanted.id]
+        done = subprocess.run(
+            [*command, "--db", str(store.path), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1 - number, done.stderr
+        assert ("address not allowed" in done.stdout) == (number == 0)
+        assert len(site.got) == number
