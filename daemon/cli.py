@@ -15,6 +15,7 @@ from daemon import (
     commands_map,
     commands_run,
     commands_subscriptions,
+    commands_token,
 )
 from daemon.logs import configure
 from daemon.output import CONSOLE
@@ -33,6 +34,7 @@ commands_map.add_to(app)
 commands_history.add_to(app)
 commands_data.add_to(app)
 commands_subscriptions.add_to(app)
+commands_token.add_to(app)
 commands_bench.add_to(app)
 
 

@@ -116,10 +116,10 @@ def end(subscription: Id, db: Db = None, json_: Json = False) -> None:
     Example: millesimed subscriptions end SU0123456789ABCDEF0123 --db D032.duckdb
     """
     from updater.store import Store
-    from updater.subscriptions import find, save
+    from updater.subscriptions import end as end_in
 
     with Store.open(store_path(db)) as store:
-        save(store, find(store, subscription).model_copy(update={"active": False}))
+        end_in(store, subscription)
     figures = {"id": subscription, "active": False}
     if json_:
         emit(figures)
@@ -140,13 +140,11 @@ def rotate(
     Example: millesimed subscriptions rotate SU0123456789ABCDEF0123 --db D032.duckdb
     """
     from updater.store import Store
-    from updater.subscriptions import find, new_secret, save
+    from updater.subscriptions import change, rotated
 
     with Store.open(store_path(db)) as store:
-        known = find(store, subscription)
-        fresh = None if drop_old else new_secret()
-        secrets = known.secrets[:1] if fresh is None else [fresh, *known.secrets[:1]]
-        save(store, known.model_copy(update={"secrets": secrets}))
+        secrets = change(store, subscription, lambda s: rotated(s, drop_old=drop_old)).secrets
+    fresh = None if drop_old else secrets[0]
     figures = {"id": subscription, "keys": len(secrets), "secret": fresh}
     if json_:
         emit(figures)
@@ -171,8 +169,7 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
         if isinstance(carrier, MailCarrier):
             carrier.trial(wanted, now)
         else:
-            number = f"test-{now:%Y%m%dT%H%M%S%f}"
-            carrier.post(wanted, number, "fr.millesimed.test.v1", now, {"test": True})
+            carrier.post_test(wanted, now)
     except Failed as error:
         answer = str(error)
     finally:
@@ -219,11 +216,11 @@ def _carrier(wanted: Subscription) -> MailCarrier | WebhookCarrier:
     from daemon.mail import MailCarrier
     from daemon.webhook import WebhookCarrier
 
+    settings = load()
     if wanted.channel is ChannelKind.WEBHOOK:
-        return WebhookCarrier()
+        return WebhookCarrier(settings.webhook_networks)
     if wanted.channel is not ChannelKind.MAIL:
         raise UsageError(f"{wanted.id} is a {wanted.channel}; only webhooks and mail are sent.")
-    settings = load()
     if settings.smtp is None:
         raise UsageError("No mail server is configured; write [smtp] in millesimed.toml.")
     return MailCarrier(settings.smtp, settings.http.public_url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +109,10 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
     smtp: SmtpSettings | None = Field(default=None, description="Mail server; none sends no mail.")
     http: HttpSettings = Field(default_factory=HttpSettings)
+    webhook_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list,
+        description="Networks webhooks may call though they are not public, as in 10.1.0.0/16.",
+    )
     digest_hour: int = Field(default=6, ge=0, le=23, description="Hour of digests, UTC.")
     detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
     weights: Path | None = Field(

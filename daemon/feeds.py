@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 from xml.etree import ElementTree as ET
 
 from schemas.alert import Alert, AlertKind, AlertState
 from schemas.nomenclature import COUVERTURE
 from schemas.subscription import ChannelKind, Subscription
-from updater.alert_rows import by_rank, message
-from updater.reads import alerts_now
+from updater.alert_rows import message
+from updater.alert_search import Asked, search
 from updater.store import Store
 from updater.subscriptions import Matcher, matcher, subject
 from updater.territories import territories_of
@@ -25,9 +28,11 @@ from updater.territories import territories_of
 PAGE: Final = 100
 ATOM: Final = "http://www.w3.org/2005/Atom"
 GEORSS: Final = "http://www.georss.org/georss"
+NOT_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 does not take, not even escaped."""
 NOBODY: Final = "SU" + 20 * "0"
 """Who reads a territory's feed: no subscriber."""
-EPOCH: Final = "1970-01-01T00:00:00Z"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """When an empty feed was last updated."""
 WORDS: Final[dict[str, dict[str, str]]] = {
     "fr": {
@@ -69,23 +74,34 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A page of alerts: what it is of, its language, its place among the pages."""
+    """A page of alerts: what it is of, where the service and the feed in it are (``base``, and a
+    path without its suffix), what the reader asked for, its place among the pages."""
 
     name: str
-    url: str
+    base: str
+    path: str
     alerts: Sequence[Alert]
     page: int
     pages: int
     language: str = "fr"
+    asked: Sequence[tuple[str, str]] = ()
+
+    @property
+    def id(self) -> str:
+        """Never changes, and no other feed has it: the path, and what was asked for."""
+        words = [quote(word, safe="") for word in self.path.strip("/").split("/")]
+        words += [f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in sorted(self.asked)]
+        return f"urn:millesimed:{':'.join(words)}"
 
     def link(self, page: int, suffix: str) -> str:
         """Address of another page."""
-        return f"{self.url}.{suffix}?page={page}"
+        query = urlencode([*self.asked, ("page", str(page))])
+        return f"{self.base}{self.path}.{suffix}?{query}"
 
 
 def alerts_of(store: Store) -> list[Alert]:
     """Every alert in its latest state, most important first."""
-    records = by_rank(alerts_now(store))
+    records = search(store, Asked())
     return [message(r, departement=store.territory, crs=store.crs) for r in records]
 
 
@@ -118,11 +134,9 @@ def of_subscription(store: Store, wanted: Subscription) -> list[Alert]:
     return [every[i] for i, _ in matcher(store, [wanted]).matches(subjects)]
 
 
-def paged(alerts: Sequence[Alert], *, name: str, url: str, page: int, language: str = "fr") -> Feed:
-    """One page of a feed; a page beyond the last is empty."""
-    pages = max(1, -(-len(alerts) // PAGE))
-    shown = alerts[(page - 1) * PAGE : page * PAGE]
-    return Feed(name, url, shown, page, pages, language)
+def page_of(alerts: Sequence[Alert], page: int) -> tuple[Sequence[Alert], int]:
+    """One page of alerts, and how many there are; a page beyond the last is empty."""
+    return alerts[(page - 1) * PAGE : page * PAGE], max(1, -(-len(alerts) // PAGE))
 
 
 def etag(body: bytes) -> str:
@@ -160,10 +174,10 @@ def atom(feed: Feed) -> bytes:
     root = ET.Element(
         f"{{{ATOM}}}feed", {"{http://www.w3.org/XML/1998/namespace}lang": feed.language}
     )
-    _add(root, "id", f"urn:millesimed:feed:{feed.name}")
+    _add(root, "id", feed.id)
     _add(root, "title", f"{words['feed']}, {feed.name}")
-    updated = [alert.known_at.isoformat() for alert in feed.alerts]
-    _add(root, "updated", max(updated, default=EPOCH))
+    updated = max((alert.known_at for alert in feed.alerts), default=EPOCH)
+    _add(root, "updated", updated.isoformat())
     author = ET.SubElement(root, f"{{{ATOM}}}author")
     _add(author, "name", "millesimed")
     for rel, href in _links(feed, "atom"):
@@ -173,6 +187,10 @@ def atom(feed: Feed) -> bytes:
         _add(entry, "id", f"urn:millesimed:alert:{alert.id}")
         _add(entry, "title", title(alert, feed.language))
         _add(entry, "updated", alert.known_at.isoformat())
+        # an entry without content must have an alternate
+        address = f"{feed.base}/alerts/{quote(alert.id, safe='')}"
+        link = {"rel": "alternate", "href": address, "type": "application/json"}
+        ET.SubElement(entry, f"{{{ATOM}}}link", link)
         _add(entry, "summary", explained(alert, feed.language))
         ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.kind.value)
         ET.SubElement(entry, f"{{{ATOM}}}category", term=alert.state.value)
@@ -229,10 +247,10 @@ def _links(feed: Feed, suffix: str) -> list[tuple[str, str]]:
     links = [("self", feed.link(feed.page, suffix))]
     if feed.page < feed.pages:
         links.append(("next", feed.link(feed.page + 1, suffix)))
-    if feed.page > 1:
-        links.append(("previous", feed.link(feed.page - 1, suffix)))
+    if feed.page > 1:  # the one before the last, where a reader is beyond it
+        links.append(("previous", feed.link(min(feed.page - 1, feed.pages), suffix)))
     return links
 
 
 def _add(parent: ET.Element, name: str, text: str) -> None:
-    ET.SubElement(parent, f"{{{ATOM}}}{name}").text = text
+    ET.SubElement(parent, f"{{{ATOM}}}{name}").text = NOT_XML.sub(" ", text)

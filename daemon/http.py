@@ -1,39 +1,32 @@
-"""HTTP: health, metrics and the alert feed. Loopback unless configured otherwise."""
+"""HTTP: health, metrics, feeds and the API. Loopback unless configured otherwise."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from enum import StrEnum
 from time import monotonic, sleep
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon import __version__, chips_http, feeds
+from daemon import __version__, api, problems
+from daemon.addresses import Network
 from daemon.config import HttpSettings
 from daemon.metrics import Metrics
-from schemas.alert import Alert
+from daemon.served import Served
+from daemon.tokens import Gate
 from schemas.errors import MillesimedError
 from updater.store import Store
-from updater.subscriptions import subscriptions
 
 START_SECONDS = 10.0
 """How long the server may take to listen before that is an error."""
-
-
-class Suffix(StrEnum):
-    """Forms of a feed."""
-
-    ATOM = "atom"
-    GEOJSON = "geojson"
-
-
-MEDIA = {Suffix.ATOM: "application/atom+xml", Suffix.GEOJSON: "application/geo+json"}
+UNWELL: dict[int | str, dict[str, Any]] = {
+    503: {"description": "It is not.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
 class CannotListen(MillesimedError):
@@ -58,18 +51,28 @@ class Running(Protocol):
         ...
 
 
-def application(service: Running, stores: Sequence[Store]) -> FastAPI:
-    """The HTTP application of a running service."""
+def application(
+    service: Running,
+    stores: Sequence[Store],
+    settings: HttpSettings | None = None,
+    allowed: Sequence[Network] = (),
+) -> FastAPI:
+    """The HTTP application of a running service; ``allowed`` are networks that webhooks may call
+    though they are not public."""
+    settings = settings or HttpSettings()
     app = FastAPI(title="millesimed", version=__version__, docs_url=None, redoc_url=None)
+    app.state.gate = Gate(settings.tokens)
+    app.state.served = Served(stores, settings.public_url, allowed)
+    problems.add_to(app)
 
-    @app.get("/healthz", response_class=PlainTextResponse)
+    @app.get("/healthz", response_class=PlainTextResponse, responses=UNWELL)
     def healthz() -> Response:
         """200 while the process turns, 503 when it hangs: restart it then."""
         return PlainTextResponse(
             "ok\n" if service.alive else "hung\n", status_code=200 if service.alive else 503
         )
 
-    @app.get("/readyz", response_class=PlainTextResponse)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=UNWELL)
     def readyz() -> Response:
         """200 when stores are open and the source is read."""
         return PlainTextResponse(
@@ -77,56 +80,12 @@ def application(service: Running, stores: Sequence[Store]) -> FastAPI:
             status_code=200 if service.ready else 503,
         )
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Prometheus exposition."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    def answer(
-        alerts: Sequence[Alert] | None, request: Request, name: str, language: str
-    ) -> Response:
-        """A page of a feed, or 304 where the reader has it already."""
-        if alerts is None:
-            raise HTTPException(404, f"This service has no feed of {name[:40]}.")
-        suffix = request.path_params["suffix"]
-        try:
-            page = max(1, int(request.query_params.get("page", "1")))
-        except ValueError:
-            raise HTTPException(422, "page is a whole number.") from None
-        url = str(request.url.replace(query="")).removesuffix(f".{suffix}")
-        feed = feeds.paged(alerts, name=name, url=url, page=page, language=language)
-        body = feeds.atom(feed) if suffix == Suffix.ATOM else feeds.geojson(feed)
-        tag = feeds.etag(body)
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(body, media_type=MEDIA[suffix], headers=headers)
-
-    @app.get("/feed/alerts-{departement}.{suffix}")
-    def alerts(departement: str, suffix: Suffix, request: Request) -> Response:
-        """Alerts of a département in their latest state, most important first."""
-        found = next((s for s in stores if s.territory == departement), None)
-        every = feeds.alerts_of(found) if found else None
-        return answer(every, request, departement, "fr")
-
-    @app.get("/feed/territories/{code}.{suffix}")
-    def of_territory(code: str, suffix: Suffix, request: Request) -> Response:
-        """Alerts that touch a commune, an EPCI, a SCOT or a département."""
-        found = [a for a in (feeds.of_territory(store, code) for store in stores) if a is not None]
-        every = [alert for part in found for alert in part]
-        return answer(every if found else None, request, code, "fr")
-
-    @app.get("/feed/subscriptions/{subscription}.{suffix}")
-    def of_subscription(subscription: str, suffix: Suffix, request: Request) -> Response:
-        """Alerts a subscription asks for."""
-        for store in stores:
-            for wanted in subscriptions(store):
-                if wanted.id == subscription:
-                    every = feeds.of_subscription(store, wanted)
-                    return answer(every, request, wanted.name, wanted.language)
-        return answer(None, request, subscription, "fr")
-
-    app.include_router(chips_http.router(stores))
+    app.include_router(api.router)
     return app
 
 

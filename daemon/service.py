@@ -97,7 +97,8 @@ class Service:
             scheduler = self._schedule(stores, channels, subscribers)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
-                server = HttpServer(application(self, stores), self.settings.http)
+                app = application(self, stores, self.settings.http, self.settings.webhook_networks)
+                server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
             self._ready = True
@@ -157,7 +158,7 @@ class Service:
     def subscribers(self) -> SubscriberRelay:
         """Everyone who is told, by the settings."""
         carriers: dict[ChannelKind, Carrier] = {
-            ChannelKind.WEBHOOK: WebhookCarrier(),
+            ChannelKind.WEBHOOK: WebhookCarrier(self.settings.webhook_networks),
             ChannelKind.FOLDER: FolderCarrier(self.settings.outbox_folder() / "subscriptions"),
         }
         if self.settings.smtp is not None:

@@ -21,7 +21,7 @@ from schemas.subscription import ChannelKind, Rhythm, Subscription
 from updater import outbox
 from updater.outbox import Pending
 from updater.store import Store
-from updater.subscriptions import channel_name, find, matcher, save, subject, subscriptions
+from updater.subscriptions import channel_name, end, find, matcher, subject, subscriptions
 
 log = structlog.get_logger()
 
@@ -133,7 +133,7 @@ class SubscriberRelay:
         try:
             self.carriers[wanted.channel].deliver(store, wanted, notes)
         except Gone:
-            save(store, wanted.model_copy(update={"active": False}))
+            end(store, wanted.id)
             log.warning("subscription_gone", subscription=wanted.id)
             return False
         except Failed as error:

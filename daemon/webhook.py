@@ -19,12 +19,14 @@ from typing import Final
 
 import httpx
 
+from daemon.addresses import AddressRefused, CheckedTransport, Network
 from daemon.subscribers import Failed, Gone, Note
 from schemas.subscription import SECRET_PREFIX, Subscription
 from updater.store import Store
 
 TIMEOUT_SECONDS: Final = 10.0
 GONE: Final = 410
+TEST_TYPE: Final = "fr.millesimed.test.v1"
 MOST_ANSWER: Final = 4_096
 """Bytes of an answer that are read: a receiver says yes or no, not more."""
 
@@ -56,13 +58,19 @@ def payload(type_: str, at: datetime, data: object) -> bytes:
 
 @dataclass(slots=True)
 class WebhookCarrier:
-    """Calls webhooks."""
+    """Calls webhooks at public addresses, and in the networks that are allowed besides."""
 
-    client: httpx.Client = field(
-        default_factory=lambda: httpx.Client(
-            timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False
+    allowed: Sequence[Network] = ()
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open a pool of connections."""
+        self.client = httpx.Client(
+            transport=CheckedTransport(self.allowed),
+            timeout=TIMEOUT_SECONDS,
+            follow_redirects=False,
+            trust_env=False,
         )
-    )
 
     def deliver(self, store: Store, wanted: Subscription, notes: Sequence[Note]) -> None:
         """Call once for each note.
@@ -80,7 +88,8 @@ class WebhookCarrier:
 
         Raises:
             Gone: 410.
-            Failed: no connection, no answer in time, a redirect, or any status but 2xx.
+            Failed: an address that may not be called, no connection, no answer in time, a
+                redirect, or any status but 2xx.
         """
         body = payload(type_, at, data)
         sent = headers(wanted.secrets, id_, at, body)
@@ -90,12 +99,22 @@ class WebhookCarrier:
                 for number, _ in enumerate(answer.iter_raw(MOST_ANSWER)):
                     if number:
                         break
-        except httpx.HTTPError as error:
+        except AddressRefused as error:
+            raise Failed(str(error)) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Failed(f"{type(error).__name__}") from None
         if status == GONE:
             raise Gone("410 Gone")
         if not 200 <= status < 300:
             raise Failed(f"status {status}")
+
+    def post_test(self, wanted: Subscription, at: datetime) -> None:
+        """One signed message that tells of nothing.
+
+        Raises:
+            Gone, Failed: as `post`.
+        """
+        self.post(wanted, f"test-{at:%Y%m%dT%H%M%S%f}", TEST_TYPE, at, {"test": True})
 
     def close(self) -> None:
         """Let go of connections."""

@@ -40,4 +40,10 @@ class MultiPolygon(BaseModel):
     coordinates: Annotated[list[list[Ring]], Field(min_length=1, max_length=MAX_RINGS)]
 
 
+def vertices(polygon: Polygon | MultiPolygon) -> int:
+    """How many positions its rings have."""
+    parts = [polygon.coordinates] if isinstance(polygon, Polygon) else polygon.coordinates
+    return sum(len(ring) for part in parts for ring in part)
+
+
 AnyPolygon = Annotated[Polygon | MultiPolygon, Field(discriminator="type")]

@@ -43,7 +43,7 @@ Code = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,16}$")]
 class Wish(BaseModel):
     """What a subscriber may say of a subscription. Everything not given is not asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, max_length=200, description="Who asks.")
     territories: list[Code] = Field(

@@ -63,6 +63,7 @@ def commit(store: Store, effect: Effect) -> None:
     """Write an event's whole effect in one transaction."""
     now = store.clock()
     with store.transaction() as cursor:
+        effect = replace(effect, alerts=_not_overtaken(cursor, effect.alerts))
         _write_patch(cursor, effect, now)
         for step in effect.alerts:
             write_alert(cursor, step.after, event=effect.event.key, now=now)
@@ -200,6 +201,22 @@ def write_alert(
             now,
         ],
     )
+
+
+def _not_overtaken(cursor: duckdb.DuckDBPyConnection, steps: Sequence[Step]) -> list[Step]:
+    """The steps that still follow the latest state: a person may have rejected an alert while the
+    image was being judged, and that holds."""
+    rows = cursor.execute(
+        "SELECT id, max(sequence) FROM alerts WHERE id IN (SELECT unnest(?::VARCHAR[])) "
+        "GROUP BY id",
+        [[step.after.id for step in steps]],
+    ).fetchall()
+    latest = dict(rows)
+    return [
+        step
+        for step in steps
+        if latest.get(step.after.id, 0) == (step.before.sequence if step.before else 0)
+    ]
 
 
 def _write_image(

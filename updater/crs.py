@@ -42,11 +42,12 @@ def reproject(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
 
 
 def to_geojson(geometry: BaseGeometry, crs: str) -> AnyPolygon:
-    """A polygonal geometry of the store as the GeoJSON an event carries, EPSG:4326."""
+    """A polygonal geometry of the store as the GeoJSON an event carries, EPSG:4326, outer rings
+    counterclockwise (RFC 7946)."""
     world = shapely.transform(
         reproject(geometry, crs, WGS84), lambda xy: xy.round(GEOJSON_DECIMALS)
     )
-    parts = polygons_of(world)
+    parts = polygons_of(shapely.orient_polygons(world))
     if len(parts) == 1:
         return Polygon.model_validate(mapping(parts[0]))
     return MultiPolygon.model_validate(mapping(shapely.multipolygons(parts)))

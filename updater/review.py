@@ -26,18 +26,32 @@ def find_alert(store: Store, alert: str) -> AlertRecord:
     return record_from_row(row[0], bytes(row[1]))
 
 
+def alert_history(store: Store, alert: str) -> list[AlertRecord]:
+    """Every state an alert has had, oldest first.
+
+    Raises:
+        NotFound: no alert has that id.
+    """
+    rows = store.execute(
+        "SELECT record, ST_AsWKB(geom) FROM alerts WHERE id = ? ORDER BY sequence", [alert]
+    ).fetchall()
+    if not rows:
+        raise NotFound(f"There is no alert {alert}; see `millesimed alerts list`.")
+    return [record_from_row(row[0], bytes(row[1])) for row in rows]
+
+
 def reject_alert(store: Store, alert: str, *, reason: str) -> AlertRecord:
     """Reject an alert and tell everyone; a second rejection changes nothing.
 
     Raises:
         NotFound: no alert has that id.
     """
-    known = find_alert(store, alert)
-    if known.state is AlertState.REJECTED:
-        return known
-    now = store.clock()
-    record = rejected(known, reason=reason, at=now)
     with store.transaction() as cursor:
+        known = find_alert(store, alert)
+        if known.state is AlertState.REJECTED and known.review is not None:
+            return known
+        now = store.clock()
+        record = rejected(known, reason=reason, at=now)
         write_alert(cursor, record, event=f"review#{record.id}.{record.sequence}", now=now)
         write_outbox(cursor, [alert_row(store, record)], now)
     return record

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import secrets as randomness
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+import duckdb
 import numpy as np
 import shapely
 from shapely.geometry import shape
@@ -40,6 +42,26 @@ def accepted(wish: Wish) -> Subscription:
     )
 
 
+def amended(known: Subscription, wish: Wish) -> Subscription:
+    """A subscription that asks for something else now: the same id and token, the same keys where
+    it still is a webhook, a first one where it becomes one."""
+    webhook = wish.channel is ChannelKind.WEBHOOK
+    return Subscription(
+        **wish.model_dump(),
+        id=known.id,
+        secrets=(known.secrets or [new_secret()]) if webhook else [],
+        token=known.token,
+        active=known.active,
+    )
+
+
+def rotated(known: Subscription, *, drop_old: bool) -> Subscription:
+    """A webhook's subscription with a new key beside the newest one it had, or, with ``drop_old``,
+    with that one alone."""
+    kept = known.secrets[:1]
+    return known.model_copy(update={"secrets": kept if drop_old else [new_secret(), *kept]})
+
+
 def save(store: Store, subscription: Subscription) -> None:
     """Add a subscription or its next form; earlier forms stay in the history. A new one begins
     with the next alert, not with the past.
@@ -47,26 +69,63 @@ def save(store: Store, subscription: Subscription) -> None:
     Raises:
         NotFound: a territory it names is not known.
     """
-    known = {t.code for t in territories_of(store, subscription.territories)} | {store.territory}
-    for code in subscription.territories:
-        if code not in known:
-            raise NotFound(
-                f"There is no territory {code!r}; add some with `millesimed territory add`."
-            )
+    _refuse_unknown(store, subscription)
     with store.transaction() as cursor:
-        row = cursor.execute(
-            "SELECT max(sequence) FROM subscriptions WHERE id = ?", [subscription.id]
-        ).fetchone()
-        last = row[0] if row else None
+        _write(cursor, subscription, store.clock())
+
+
+def change(
+    store: Store, subscription: str, make: Callable[[Subscription], Subscription]
+) -> Subscription:
+    """Give a subscription its next form, made from the latest one; nobody else writes in between.
+    A form that is the same is not written again.
+
+    Raises:
+        NotFound: no such subscription, or a territory it names is not known.
+    """
+    with store.transaction() as cursor:
+        known = find(store, subscription)
+        fresh = make(known)
+        _refuse_unknown(store, fresh)
+        if fresh != known:
+            _write(cursor, fresh, store.clock())
+    return fresh
+
+
+def end(store: Store, subscription: str) -> Subscription:
+    """End a subscription; a second time changes nothing.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    return change(store, subscription, lambda known: known.model_copy(update={"active": False}))
+
+
+def unknown(store: Store, codes: Collection[str]) -> list[str]:
+    """Codes of territories the store does not know."""
+    known = {t.code for t in territories_of(store, codes)} | {store.territory}
+    return [code for code in codes if code not in known]
+
+
+def _refuse_unknown(store: Store, subscription: Subscription) -> None:
+    for code in unknown(store, subscription.territories):
+        raise NotFound(f"There is no territory {code!r}; add some with `millesimed territory add`.")
+
+
+def _write(cursor: duckdb.DuckDBPyConnection, subscription: Subscription, now: datetime) -> None:
+    row = cursor.execute(
+        "SELECT max(sequence) FROM subscriptions WHERE id = ?", [subscription.id]
+    ).fetchone()
+    last = row[0] if row else None
+    cursor.execute(
+        "INSERT INTO subscriptions VALUES (?, ?, ?, ?)",
+        [subscription.id, (last or 0) + 1, subscription.model_dump_json(), now],
+    )
+    if last is None:
         cursor.execute(
-            "INSERT INTO subscriptions VALUES (?, ?, ?, ?)",
-            [subscription.id, (last or 0) + 1, subscription.model_dump_json(), store.clock()],
+            "INSERT INTO positions SELECT ?, coalesce(max(seq), 0) FROM outbox",
+            [channel_name(subscription.id)],
         )
-        if last is None:
-            cursor.execute(
-                "INSERT INTO positions SELECT ?, coalesce(max(seq), 0) FROM outbox",
-                [channel_name(subscription.id)],
-            )
 
 
 def channel_name(subscription: str) -> str:

@@ -1,0 +1,11 @@
+"""The HTTP API: everything with a token or a page, under one router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from daemon import api_alerts, api_chips, api_feeds, api_subscriptions, api_unsubscribe
+
+router = APIRouter()
+for part in (api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds):
+    router.include_router(part.router)
