@@ -71,6 +71,7 @@ def judge(
             detector=found.detector,
             flagged=found.changed_fraction,
             pixels_per_second=found.megapixels_per_second * 1e6,
+            residual=scene.field.residual if scene.field.tiles else None,
         )
 
 
