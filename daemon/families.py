@@ -36,6 +36,7 @@ DEAD_LETTER_REASONS: Final = (
     "reference-missing",
     "schema-invalid",
     "truncated-image",
+    "unknown-detector",
     "unreadable-image",
     "weights",
     "wrong-crs",

@@ -88,6 +88,8 @@ class Metrics:
             if not family.only:
                 setattr(self, attribute, _made(family, self.registry))
         self._begin()
+        for stage in STAGES:
+            self.stage_in_progress.labels(stage).set(0)
         self.build.labels(*CATALOGUE["build"].labels["version"]).set(1)
         GpuCollector(self.registry)
         ProcessCollector(registry=self.registry)
@@ -100,12 +102,11 @@ class Metrics:
         self._begin(departement=code)
 
     def _begin(self, **values: str) -> None:
-        """Series whose labels are all known, and have one of those given if any are."""
+        """Counters and histograms whose labels are all known, given some values; a gauge is not 0
+        before anybody looked."""
         for attribute, family in CATALOGUE.items():
-            if not family.only and family.labels and values.keys() <= family.labels.keys():
-                if values and family.kind is Kind.GAUGE:
-                    continue  # a size or a date is not 0 before it is known
-                for labels in family.series(**values):
+            if family.kind is not Kind.GAUGE and values.keys() <= family.labels.keys():
+                for labels in family.series(**values) if family.labels else ():
                     getattr(self, attribute).labels(**labels)
 
     @contextmanager

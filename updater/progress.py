@@ -66,7 +66,7 @@ def newest_event(store: Store) -> datetime | None:
 def last_heard(store: Store) -> datetime | None:
     """When the last event had its effect, or became a dead letter; None before the first."""
     row = store.execute(
-        "SELECT max(at) FROM (SELECT recorded AS at FROM events "
+        "SELECT max(heard) FROM (SELECT recorded AS heard FROM events "
         "UNION ALL SELECT received FROM dead_letters)"
     ).fetchone()
     return row[0] if row else None
