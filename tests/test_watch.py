@@ -10,7 +10,7 @@ from shapely.geometry import box
 from daemon.config import Settings
 from daemon.metrics import Metrics
 from daemon.relay import FolderChannel, relay_once
-from daemon.sources import InboxSource
+from daemon.sources import Backlog, InboxSource
 from daemon.watch import Watch
 from schemas.alert import AlertKind
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
@@ -139,6 +139,27 @@ def test_files_in_the_inbox_are_events_that_wait(watched, tmp_path):
     watch.look()
     assert value(metrics, "source_lag", partition="inbox") == 2
     assert value(metrics, "source_waiting_seconds") == 900
+
+
+class Shared:
+    """A source whose partitions come and go, as those of a consumer group do."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def backlog(self):
+        return Backlog(self.answers.pop(0), None)
+
+
+def test_a_partition_another_process_took_over_is_no_longer_ours_to_tell(kept):
+    metrics = Metrics()
+    source = Shared({"0": 4, "1": 9}, {"1": 7})
+    watch = Watch(metrics, Settings(db=[]), [kept], [], source)
+    watch.begin()
+    assert value(metrics, "source_lag", partition="0") == 4
+    watch.look()
+    assert value(metrics, "source_lag", partition="0") is None
+    assert value(metrics, "source_lag", partition="1") == 7
 
 
 def test_a_restart_remembers_what_the_store_does(kept, watched):
