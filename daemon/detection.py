@@ -73,6 +73,7 @@ def judge(
             flagged=found.changed_fraction,
             pixels_per_second=found.megapixels_per_second * 1e6,
             grounds=looks_at(found, outlines, crs=map_crs),
+            residual=scene.field.residual if scene.field.tiles else None,
         )
 
 

@@ -1,130 +1,118 @@
-"""Prometheus metrics, in one catalogue. Conventions: prefix, base units, ``_total``, no label
-whose values have no bound."""
+"""Prometheus metrics of one service, made from the catalogue (``daemon.catalogue``).
+
+The client library makes classic histograms only: it has a value type for native ones, but no
+instrument that fills it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from threading import Lock
 from time import perf_counter
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
-from daemon import __version__
+from daemon.catalogue import CATALOGUE
+from daemon.families import STAGES, Family, Kind
+from daemon.gpu import GpuCollector
 
-STAGES = ("validate", "locate", "detect", "plan", "commit", "publish")
-"""The way of one event, in order."""
+__all__ = ["STAGES", "Metrics"]
 
-_STAGE_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600, 3600)
-"""Seconds: validating takes a millisecond, detecting a 5 km tile at 0.2 m minutes."""
-_LATENCY_BUCKETS = (1, 10, 60, 600, 3600, 86400, 7 * 86400, 30 * 86400, 180 * 86400, 730 * 86400)
-"""Seconds: from an embedded run to the two years a millésime takes today."""
+REMEMBERED: Final = 10_000
+"""Messages whose event's arrival is kept until they are published; the largest event has a few
+thousand alerts."""
 
 
 class Metrics:
-    """The metrics of one service, on a registry of its own."""
+    """The metrics of one service, on a registry of its own; attributes as in the catalogue."""
+
+    events: Counter
+    last_event: Gauge
+    dead_letters: Counter
+    source_lag: Gauge
+    source_waiting: Gauge
+    stage_started: Counter
+    stage_in_progress: Gauge
+    stage_finished: Counter
+    stage_failures: Counter
+    stage_seconds: Histogram
+    newest_acquisition: Gauge
+    loop: Gauge
+    acquisition_to_patch: Histogram
+    event_to_alert: Histogram
+    event_to_publish: Histogram
+    outbox_depth: Gauge
+    outbox_age: Gauge
+    published: Counter
+    delivered: Counter
+    subscription_backlog: Gauge
+    subscription_waiting: Gauge
+    parked: Gauge
+    map_timestamp: Gauge
+    map_area: Gauge
+    covered: Gauge
+    departement_info: Gauge
+    patched_polygons: Counter
+    patched_area: Counter
+    changed_area: Counter
+    transition_area: Counter
+    transition_polygons: Counter
+    alerts: Counter
+    regions_ignored: Counter
+    scenes: Counter
+    flagged: Gauge
+    flagged_drift: Gauge
+    confidence: Histogram
+    residual: Histogram
+    throughput: Gauge
+    store_bytes: Gauge
+    wal_bytes: Gauge
+    free_bytes: Gauge
+    checkpoint_seconds: Histogram
+    build: Gauge
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        r = self.registry
-        self.events = Counter(
-            "millesimed_events", "Acquisition events by outcome.", ["outcome"], registry=r
-        )
-        self.dead_letters = Counter(
-            "millesimed_dead_letters", "Dead letters by reason.", ["reason"], registry=r
-        )
-        self.stage_in_progress = Gauge(
-            "millesimed_stage_in_progress", "Events in a stage now.", ["stage"], registry=r
-        )
-        self.stage_failures = Counter(
-            "millesimed_stage_failures", "Events that failed in a stage.", ["stage"], registry=r
-        )
-        self.stage_seconds = Histogram(
-            "millesimed_stage_seconds",
-            "Time an event spends in a stage.",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=r,
-        )
-        self.newest_acquisition = Gauge(
-            "millesimed_newest_acquisition_timestamp_seconds",
-            "Acquisition time of the newest event a stage has finished.",
-            ["stage"],
-            registry=r,
-        )
-        self.acquisition_to_patch = Histogram(
-            "millesimed_acquisition_to_patch_seconds",
-            "From the acquisition to its patch in the map.",
-            buckets=_LATENCY_BUCKETS,
-            registry=r,
-        )
-        self.event_to_publish = Histogram(
-            "millesimed_event_to_publish_seconds",
-            "From the commit of an event to the publication of its messages.",
-            buckets=_STAGE_BUCKETS,
-            registry=r,
-        )
-        self.patched_polygons = Counter(
-            "millesimed_patched_polygons", "Polygons opened by patches.", registry=r
-        )
-        self.changed_area = Counter(
-            "millesimed_changed_area_square_meters",
-            "Ground whose cover changed, by legal effect.",
-            ["kind"],
-            registry=r,
-        )
-        self.alerts = Counter(
-            "millesimed_alerts", "Alert states entered.", ["kind", "state"], registry=r
-        )
-        self.regions_ignored = Counter(
-            "millesimed_regions_ignored",
-            "Regions without effect, by reason.",
-            ["reason"],
-            registry=r,
-        )
-        self.flagged = Gauge(
-            "millesimed_flagged_ratio", "Share of the last scene flagged as changed.", registry=r
-        )
-        self.throughput = Gauge(
-            "millesimed_detect_pixels_per_second",
-            "Pixels judged per second, last scene.",
-            registry=r,
-        )
-        self.outbox_depth = Gauge(
-            "millesimed_outbox_depth", "Messages a channel still lacks.", ["channel"], registry=r
-        )
-        self.outbox_age = Gauge(
-            "millesimed_outbox_age_seconds",
-            "Age of the oldest message a channel lacks.",
-            ["channel"],
-            registry=r,
-        )
-        self.published = Counter(
-            "millesimed_published", "Messages published by channel.", ["channel"], registry=r
-        )
-        self.store_bytes = Gauge(
-            "millesimed_store_bytes", "Size of a store's file.", ["departement"], registry=r
-        )
-        self.wal_bytes = Gauge(
-            "millesimed_store_wal_bytes",
-            "Size of its write-ahead log.",
-            ["departement"],
-            registry=r,
-        )
-        self.map_timestamp = Gauge(
-            "millesimed_map_timestamp_seconds",
-            "Newest acquisition the map of a département has taken in.",
-            ["departement"],
-            registry=r,
-        )
-        build = Gauge("millesimed_build_info", "Version running.", ["version"], registry=r)
-        build.labels(__version__).set(1)
+        for attribute, family in CATALOGUE.items():
+            if not family.only:
+                setattr(self, attribute, _made(family, self.registry))
+        self._begin()
         for stage in STAGES:
             self.stage_in_progress.labels(stage).set(0)
+        self.build.labels(*CATALOGUE["build"].labels["version"]).set(1)
+        GpuCollector(self.registry)
+        ProcessCollector(registry=self.registry)
+        self._newest: dict[tuple[Gauge, str], datetime] = {}
+        self._arrivals: OrderedDict[str, datetime] = OrderedDict()
+        self._lock = Lock()
+
+    def departement(self, code: str) -> None:
+        """Begin a département's series at 0."""
+        self._begin(departement=code)
+
+    def _begin(self, **values: str) -> None:
+        """Counters and histograms whose labels are all known, given some values; a gauge is not 0
+        before anybody looked."""
+        for attribute, family in CATALOGUE.items():
+            if family.kind is not Kind.GAUGE and values.keys() <= family.labels.keys():
+                for labels in family.series(**values) if family.labels else ():
+                    getattr(self, attribute).labels(**labels)
 
     @contextmanager
     def stage(self, name: str, *, acquired: datetime | None = None) -> Iterator[None]:
-        """Count an event through one stage: in progress, seconds, failures, heartbeat."""
+        """Count an event through one stage: in, in progress, seconds, out, failures, heartbeat."""
+        self.stage_started.labels(name).inc()
         self.stage_in_progress.labels(name).inc()
         started = perf_counter()
         try:
@@ -135,9 +123,54 @@ class Metrics:
         finally:
             self.stage_in_progress.labels(name).dec()
             self.stage_seconds.labels(name).observe(perf_counter() - started)
+        self.stage_finished.labels(name).inc()
         if acquired is not None:
-            self.newest_acquisition.labels(name).set(acquired.timestamp())
+            self.acquired(name, acquired)
+
+    def acquired(self, stage: str, when: datetime) -> None:
+        """A stage has finished an image of that date; an older one moves nothing back."""
+        self._advance(self.newest_acquisition, stage, when)
+
+    def newest(self, stage: str) -> datetime | None:
+        """The newest image a stage has finished; None before the first."""
+        return self._newest.get((self.newest_acquisition, stage))
+
+    def shown(self, departement: str, when: datetime) -> None:
+        """The map has taken in an image of that date; an older one moves nothing back."""
+        self._advance(self.map_timestamp, departement, when)
+
+    def _advance(self, gauge: Gauge, label: str, when: datetime) -> None:
+        with self._lock:
+            known = self._newest.get((gauge, label))
+            if known is None or when > known:
+                self._newest[gauge, label] = when
+                gauge.labels(label).set(when.timestamp())
+
+    def expect(self, messages: Iterable[str], arrived: datetime) -> None:
+        """Messages that an event which arrived then will publish."""
+        with self._lock:
+            for message in messages:
+                self._arrivals[message] = arrived
+            while len(self._arrivals) > REMEMBERED:
+                self._arrivals.popitem(last=False)
+
+    def told(self, channel: str, message: str, now: datetime) -> None:
+        """A message went out on a channel: observed where its event's arrival is known."""
+        with self._lock:
+            arrived = self._arrivals.get(message)
+        if arrived is not None:
+            seconds = max(0.0, (now - arrived).total_seconds())
+            self.event_to_alert.labels(channel).observe(seconds)
 
     def text(self) -> bytes:
         """The exposition text of ``/metrics``."""
         return generate_latest(self.registry)
+
+
+def _made(family: Family, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    labels = tuple(family.labels)
+    if family.kind is Kind.COUNTER:
+        return Counter(family.name, family.help, labels, registry=registry)
+    if family.kind is Kind.GAUGE:
+        return Gauge(family.name, family.help, labels, registry=registry)
+    return Histogram(family.name, family.help, labels, buckets=family.buckets, registry=registry)

@@ -23,9 +23,9 @@ from daemon.config import Settings
 from daemon.locate import Located, locate, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
+from daemon.tally import Tally
 from detectors.errors import DetectionError
 from detectors.types import Ground, Progress
-from schemas.alert import AlertKind
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
@@ -58,13 +58,15 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What detection says of an acquisition: regions in the store's CRS and by whom; and what it
+    """What detection says of an acquisition: regions in the store's CRS, by whom, the share of the
+    scene flagged, what registration left, pixels (None where it could not say), and what the scene
     shows of the ground of alerts, by their ids."""
 
     regions: Sequence[Any]
     detector: str
     flagged: float
     pixels_per_second: float
+    residual: float | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict)
 
 
@@ -83,6 +85,7 @@ class Pipeline:
         self._stores = stores
         self._settings = settings
         self._metrics = metrics
+        self._tally = Tally(metrics)
         self._stopping = stopping
         self._progress = progress
 
@@ -94,9 +97,11 @@ class Pipeline:
             StoreError, duckdb.Error: the store cannot be written; likewise.
         """
         event: AcquisitionEvent | None = None
+        self._metrics.last_event.set(self._now().timestamp())
         try:
             with self._metrics.stage("validate"):
                 event = self._validate(message)
+            self._metrics.acquired("validate", event.item.acquired)
             with structlog.contextvars.bound_contextvars(event_id=event.id):
                 outcome = self._apply(event, message)
         except (StoreError, duckdb.Error, Interrupted):
@@ -140,6 +145,7 @@ class Pipeline:
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
+        self._tally.expect(effect, message)
         with stage("commit", acquired=acquired):
             commit.commit(store, effect)
         self._count(store, effect, judged)
@@ -208,21 +214,9 @@ class Pipeline:
         )
 
     def _count(self, store: Store, effect: commit.Effect, judged: Judged) -> None:
-        metrics, patch = self._metrics, effect.patch
-        metrics.flagged.set(judged.flagged)
-        metrics.throughput.set(judged.pixels_per_second)
-        metrics.patched_polygons.inc(len(patch.created))
-        for kind in AlertKind:
-            area = sum(s.area for s in patch.sightings if s.kind is kind)
-            metrics.changed_area.labels(kind.value).inc(area)
+        self._tally.count(store, effect, judged)
+        patch = effect.patch
         told = [step.after for step in effect.alerts if step.told]
-        for record in told:
-            metrics.alerts.labels(record.kind.value, record.state.value).inc()
-        for reason, count in patch.ignored.items():
-            metrics.regions_ignored.labels(reason).inc(count)
-        acquired = effect.rules.acquired
-        metrics.map_timestamp.labels(store.territory).set(acquired.timestamp())
-        metrics.acquisition_to_patch.observe(max(0.0, (store.clock() - acquired).total_seconds()))
         log.info(
             "event_processed",
             departement=store.territory,

@@ -194,7 +194,23 @@ def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Me
     for store in stores:
         for channel in channels:
             total += _relay_channel(store, channel, metrics)
+    measure(stores, channels, metrics)
     return total
+
+
+def measure(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metrics) -> None:
+    """How much each channel lacks of all stores, and since when. Where none lacks anything, what
+    was committed before is published."""
+    committed, waiting = metrics.newest("commit"), 0
+    for channel in channels:
+        found = [(store, *outbox.depth(store, channel.name)) for store in stores]
+        ages = [(store.clock() - since).total_seconds() for store, _, since in found if since]
+        depth = sum(count for _, count, _ in found)
+        waiting += depth
+        metrics.outbox_depth.labels(channel.name).set(depth)
+        metrics.outbox_age.labels(channel.name).set(max(ages, default=0.0))
+    if committed is not None and not waiting:
+        metrics.acquired("publish", committed)
 
 
 def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
@@ -204,15 +220,12 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
             accepted = channel.send(store, rows)
         outbox.delivered(store, channel.name, accepted)
         now = store.clock()
-        for row in rows:
-            if row.seq in set(accepted):
-                metrics.event_to_publish.observe((now - row.created).total_seconds())
+        taken = set(accepted)
+        for row in (row for row in rows if row.seq in taken):
+            metrics.event_to_publish.observe((now - row.created).total_seconds())
+            metrics.told(channel.name, row.id, now)
         metrics.published.labels(channel.name).inc(len(accepted))
         total += len(accepted)
         if len(accepted) < len(rows):
             break
-    depth, oldest = outbox.depth(store, channel.name)
-    metrics.outbox_depth.labels(channel.name).set(depth)
-    age = (store.clock() - oldest).total_seconds() if oldest else 0.0
-    metrics.outbox_age.labels(channel.name).set(age)
     return total

@@ -22,6 +22,7 @@ from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
 from daemon.subscribers import Carrier, SubscriberRelay
+from daemon.watch import Watch
 from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
@@ -37,7 +38,7 @@ ALIVE_SECONDS = 60.0
 """A main loop that has not turned for this long counts as hung (it turns four times a second even
 while a detection runs)."""
 FRESHNESS_SECONDS = 15.0
-"""Between two looks at file sizes and outbox ages: Prometheus' usual scrape interval."""
+"""Between two looks at files, backlogs and progress: Prometheus' usual scrape interval."""
 
 
 class Service:
@@ -94,7 +95,8 @@ class Service:
             stack.callback(source.close)
             subscribers = self.subscribers()
             stack.callback(subscribers.close)
-            scheduler = self._schedule(stores, channels, subscribers)
+            watch = Watch(self.metrics, self.settings, stores, channels, source)
+            scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
                 app = application(self, stores, self.settings.http, self.settings.webhook_networks)
@@ -119,7 +121,7 @@ class Service:
         )
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="event") as worker:
             while not self._stop.is_set():
-                self._beat = monotonic()
+                self._turn()
                 message = source.next(POLL_SECONDS)
                 if message is None:
                     if self._once and source.drained():
@@ -135,13 +137,17 @@ class Service:
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
         """Wait for an event, keeping the source alive; None when it was interrupted."""
         while not work.done():
-            self._beat = monotonic()
+            self._turn()
             source.heartbeat()
         try:
             return work.result()
         except Interrupted:
             log.info("event_interrupted")
             return None
+
+    def _turn(self) -> None:
+        self._beat = monotonic()
+        self.metrics.loop.set_to_current_time()
 
     def _source(self, stores: Sequence[Store]) -> Source:
         if self.settings.kafka is not None and self.settings.inbox is None:
@@ -167,7 +173,11 @@ class Service:
         return SubscriberRelay(carriers, digest_hour=self.settings.digest_hour)
 
     def _schedule(
-        self, stores: Sequence[Store], channels: Sequence[Channel], subscribers: SubscriberRelay
+        self,
+        stores: Sequence[Store],
+        channels: Sequence[Channel],
+        subscribers: SubscriberRelay,
+        watch: Watch,
     ) -> BackgroundScheduler:
         scheduler = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1}
@@ -184,13 +194,11 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
-            _checkpoint, "interval", (stores,), seconds=every.checkpoint_seconds, id="checkpoint"
+            watch.checkpoint, "interval", seconds=every.checkpoint_seconds, id="checkpoint"
         )
-        scheduler.add_job(
-            self._freshness, "interval", (stores,), seconds=FRESHNESS_SECONDS, id="freshness"
-        )
+        scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
+        watch.begin()
         scheduler.start()
-        self._freshness(stores)
         return scheduler
 
     def _relay(self, stores: Sequence[Store], channels: Sequence[Channel]) -> None:
@@ -201,25 +209,12 @@ class Service:
         with self._calling:
             for store in stores:
                 for channel, count in subscribers.once(store).items():
-                    self.metrics.published.labels(channel.value).inc(count)
+                    self.metrics.delivered.labels(channel.value).inc(count)
 
     def _draw(self, stores: Sequence[Store], pictures: PictureFolder) -> None:
         with self._drawing:
             for store in stores:
                 pictures.once(store)
-
-    def _freshness(self, stores: Sequence[Store]) -> None:
-        for store in stores:
-            name = store.territory
-            log_file = store.path.with_name(store.path.name + ".wal")
-            self.metrics.store_bytes.labels(name).set(store.path.stat().st_size)
-            size = log_file.stat().st_size if log_file.exists() else 0
-            self.metrics.wal_bytes.labels(name).set(size)
-
-
-def _checkpoint(stores: Sequence[Store]) -> None:
-    for store in stores:
-        store.checkpoint()
 
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -33,6 +36,8 @@ log = structlog.get_logger()
 
 IDLE_SECONDS = 0.2
 """Between two looks at an empty inbox: quick enough for a person, cheap enough for a disk."""
+END_SECONDS = 2.0
+"""How long a broker may take to say where a partition ends."""
 
 
 class SourceError(MillesimedError):
@@ -43,13 +48,24 @@ class SourceError(MillesimedError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it came: bytes (None where they are too many to read), headers, origin."""
+    """One message as it came: bytes (None where they are too many to read), headers, origin, and
+    when it was sent."""
 
     value: bytes | None
     headers: Mapping[str, bytes]
     origin: Origin
     size: int
     path: Path | None = None
+    sent: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a source still holds: messages without effect by partition (the one in hand counts),
+    and when the oldest known of them was sent."""
+
+    lag: Mapping[str, int]
+    oldest: datetime | None
 
 
 class Source(Protocol):
@@ -69,6 +85,10 @@ class Source(Protocol):
 
     def drained(self) -> bool:
         """True when everything that was there has been handed out."""
+        ...
+
+    def backlog(self) -> Backlog:
+        """What waits; asked by another thread than the one that reads."""
         ...
 
     def close(self) -> None:
@@ -109,7 +129,7 @@ class InboxSource:
             time.sleep(min(IDLE_SECONDS, timeout))
         path = self._waiting.pop(0)
         try:
-            size = path.stat().st_size
+            size, written = path.stat().st_size, path.stat().st_mtime
             value = path.read_bytes() if size <= MAX_EVENT_BYTES else None
         except FileNotFoundError:
             return None
@@ -118,7 +138,7 @@ class InboxSource:
                 f"The inbox file {path.name} cannot be read ({error.strerror}); check its rights."
             ) from None
         origin = Origin(source="inbox", topic=self.folder.name, path=path.name)
-        return Message(value, {}, origin, size, path)
+        return Message(value, {}, origin, size, path, datetime.fromtimestamp(written, UTC))
 
     def heartbeat(self) -> None:
         """A folder needs none."""
@@ -135,6 +155,15 @@ class InboxSource:
     def drained(self) -> bool:
         """True when no file waits."""
         return not self._waiting and not self._list()
+
+    def backlog(self) -> Backlog:
+        """Every file that lies there; one in hand is only moved once it has its effect."""
+        files, times = self._list(), []
+        for path in files:
+            with suppress(FileNotFoundError):  # done in the meantime
+                times.append(path.stat().st_mtime)
+        oldest = datetime.fromtimestamp(min(times), UTC) if times else None
+        return Backlog({"inbox": len(times)}, oldest)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -154,6 +183,9 @@ class KafkaSource:
         self._topic = settings.acquisitions
         self._offsets = offsets
         self._assigned: dict[int | None, bool] = {}
+        self._next: dict[int, int] = {}
+        self._lag: dict[int, int] = {}
+        self._in_hand: datetime | None = None
         self._paused = False
         self._consumer = Consumer(
             {
@@ -179,6 +211,7 @@ class KafkaSource:
         for part in partitions:
             part.offset = known.get((part.topic, part.partition), OFFSET_BEGINNING)
             self._assigned[part.partition] = False
+            self._next[part.partition] = part.offset
         consumer.assign(partitions)
         if self._paused:
             consumer.pause(partitions)
@@ -187,6 +220,7 @@ class KafkaSource:
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for part in partitions:
             self._assigned.pop(part.partition, None)
+            self._next.pop(part.partition, None)
 
     def next(self, timeout: float) -> Message | None:
         """The next record, or None."""
@@ -201,6 +235,7 @@ class KafkaSource:
                 partition = record.partition()
                 if partition in self._assigned:
                     self._assigned[partition] = True
+                    self._passed(partition, record.offset())
             elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 log.warning("topic_missing", topic=self._topic)
             elif error.fatal():
@@ -214,7 +249,10 @@ class KafkaSource:
         )
         value = _bytes(record.value())
         self._assigned[place.partition] = False
-        return Message(value, _headers(record), origin, len(value))
+        kind, milliseconds = record.timestamp()
+        known = kind != TIMESTAMP_NOT_AVAILABLE
+        self._in_hand = datetime.fromtimestamp(milliseconds / 1000, UTC) if known else None
+        return Message(value, _headers(record), origin, len(value), sent=self._in_hand)
 
     def heartbeat(self) -> None:
         """Poll with everything paused: keeps the membership, hands out nothing."""
@@ -236,6 +274,8 @@ class KafkaSource:
         origin = message.origin
         if origin.offset is None:
             return
+        self._in_hand = None
+        self._passed(origin.partition, origin.offset + 1)
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(origin.topic, origin.partition, origin.offset + 1)],
@@ -247,6 +287,28 @@ class KafkaSource:
     def drained(self) -> bool:
         """True when every assigned partition has been read to its end."""
         return bool(self._assigned) and all(self._assigned.values())
+
+    def _passed(self, partition: int | None, offset: int | None) -> None:
+        if partition in self._next and offset is not None:
+            self._next[partition] = offset
+
+    def backlog(self) -> Backlog:
+        """The broker's end of each partition less where the store is; the last answer where the
+        broker does not give one. The client's own copy of the end stands still while a message is
+        worked on, so the broker is asked."""
+        behind: dict[int, int] = {}
+        for partition, offset in sorted(self._next.items()):
+            place = TopicPartition(self._topic, partition)
+            try:
+                ends = self._consumer.get_watermark_offsets(place, timeout=END_SECONDS)
+            except KafkaException as error:
+                log.warning("lag_unknown", partition=partition, error=str(error))
+                break
+            if ends is None:  # in time
+                break
+            behind[partition] = max(0, ends[1] - max(ends[0], offset))
+        self._lag = {n: behind.get(n, self._lag.get(n, 0)) for n in self._next}
+        return Backlog({str(n): lag for n, lag in self._lag.items()}, self._in_hand)
 
     def close(self) -> None:
         """Leave the group."""

@@ -138,7 +138,8 @@ class SubscriberRelay:
             return False
         except Failed as error:
             oldest, reason = notes[0].row, str(error)
-            if now - max(oldest.created, _due(oldest, wanted, self.digest_hour)) >= GIVE_UP_AFTER:
+            begun = max(oldest.created, due(oldest.created, wanted.rhythm, self.digest_hour))
+            if now - begun >= GIVE_UP_AFTER:
                 parked = {note.row.seq: reason for note in notes}
                 outbox.advance(store, channel_name(wanted.id), notes[-1].row.seq, parked=parked)
                 log.warning("alert_parked", subscription=wanted.id, alert=oldest.id, reason=reason)
@@ -171,11 +172,11 @@ def last_digest(now: datetime, rhythm: Rhythm, hour: int) -> datetime | None:
     return last
 
 
-def _due(row: Pending, wanted: Subscription, hour: int) -> datetime:
-    """When a message was first to be sent."""
+def due(created: datetime, rhythm: Rhythm, hour: int) -> datetime:
+    """When a message committed then was first to be sent."""
     step = {Rhythm.DAILY: timedelta(days=1), Rhythm.WEEKLY: timedelta(days=7)}
-    before = last_digest(row.created, wanted.rhythm, hour)
-    return row.created if before is None else before + step[wanted.rhythm]
+    before = last_digest(created, rhythm, hour)
+    return created if before is None else before + step[rhythm]
 
 
 def _messages(

@@ -1,1 +1,1 @@
-"""Container, compose, Prometheus, Grafana, systemd: files, no code."""
+"""Container, compose, Prometheus, Grafana, systemd: files, and what makes the dashboards."""

@@ -87,6 +87,29 @@ def unpark(store: Store, channel: str, seq: int) -> None:
         cursor.execute("DELETE FROM parked WHERE channel = ? AND seq = ?", [channel, seq])
 
 
+def backlog(
+    store: Store, channels: Sequence[str], *, type_: str, until: datetime | None = None
+) -> tuple[int, datetime | None]:
+    """How many messages of one type lie behind the positions of some channels, committed before
+    ``until``, and since when the oldest does; one that two channels lack counts twice."""
+    row = store.execute(
+        "SELECT count(*), min(o.created) FROM positions p JOIN outbox o ON o.seq > p.seq "
+        "WHERE p.channel IN (SELECT unnest(?::VARCHAR[])) AND o.type = ? "
+        "AND (?::TIMESTAMPTZ IS NULL OR o.created < ?)",
+        [list(channels), type_, until, until],
+    ).fetchone()
+    return (int(row[0]), row[1]) if row else (0, None)
+
+
+def given_up(store: Store, channels: Sequence[str]) -> int:
+    """How many messages some channels gave up and have not had since."""
+    row = store.execute(
+        "SELECT count(*) FROM parked WHERE channel IN (SELECT unnest(?::VARCHAR[]))",
+        [list(channels)],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(

@@ -27,7 +27,6 @@ from shapely.geometry.base import BaseGeometry
 from detectors.types import Region
 from schemas.alert import AlertKind
 from schemas.change import Operation
-from schemas.legal import legal_status
 from schemas.nomenclature import class_distance
 from schemas.policy import (
     BUILDING,
@@ -48,7 +47,7 @@ from updater import topology
 from updater.artificialisation import statuses
 from updater.errors import PatchRefused
 from updater.generalise import enlarged, narrower, opened, outline, polygons_of, to_grid, valid
-from updater.types import Link, MapPolygon, Patch, Piece, Rules, Side, Sighting, kinds_of
+from updater.types import Link, MapPolygon, Patch, Piece, Rules, Side, Sighting, by_matrix, kinds_of
 from updater.workspace import Entry, Evidence, Workspace
 
 SPILL_PIXELS = 3.0
@@ -452,10 +451,6 @@ def _sides(polygons: Sequence[MapPolygon]) -> dict[str, Side]:
     }
 
 
-def _by_matrix(code_cs: str | None, code_us: str | None) -> Side:
-    return Side(code_cs, code_us, legal_status(code_cs, code_us))
-
-
 def _group_sighting(group: Sequence[Piece], was: dict[str, Side], now: dict[str, Side]) -> Sighting:
     main = max(group, key=lambda piece: piece.geometry.area)
     return Sighting(
@@ -483,8 +478,8 @@ def _sighting_only(workspace: Workspace, region: Region, rules: Rules) -> Sighti
     uses = frozenset(u for k in keys if (u := workspace[k].polygon.code_us))
     to_us = new_usage(to_cs=to_cs, from_us=main.code_us, neighbour_uses=uses)
     return Sighting(
-        before=_by_matrix(main.code_cs, main.code_us),
-        after=_by_matrix(to_cs, to_us),
+        before=by_matrix(main.code_cs, main.code_us),
+        after=by_matrix(to_cs, to_us),
         probability=region.probability,
         magnitude=region.magnitude,
         polygons=tuple(sorted(workspace[k].polygon.id for k in moved)),

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from schemas.alert import AlertKind, AlertState, Place
 from schemas.change import ChangeKind, Operation
-from schemas.legal import LegalStatus
+from schemas.legal import LegalStatus, legal_status
 from schemas.policy import BUILDING, TREES, Sensor, SensorPolicy, cover_group
 
 
@@ -73,6 +73,11 @@ class Side:
     code_us: str | None
     status: LegalStatus
     by_threshold: bool = False
+
+
+def by_matrix(code_cs: str | None, code_us: str | None) -> Side:
+    """Some ground whose surroundings are not looked at: the matrix alone decides."""
+    return Side(code_cs, code_us, legal_status(code_cs, code_us))
 
 
 @dataclass(frozen=True, slots=True)
