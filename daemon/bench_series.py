@@ -95,7 +95,8 @@ class Watch:
         )
         alert.looks += 1
         alert.clean = 0
-        alert.ground, alert.pixels = region.geometry, self._pixels(region)  # first one may be cloud
+        if alert.confirmed is None:  # the first outline may hold a cloud beside the site
+            alert.ground, alert.pixels = region.geometry, self._pixels(region)
         sensors = [Sensor.SENTINEL_2] * alert.looks
         state = state_of(alert.probability, alert.looks, sensors)
         if state is AlertState.CONFIRMED and alert.confirmed is None:
