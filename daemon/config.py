@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     weights: Path | None = Field(
         default=None, description="Weight file of the siamese detector; none takes the package's."
     )
+    sentinel2: Literal["series", "pair"] = Field(
+        default="series",
+        description="Sentinel-2 against the history of its ground, or against a reference image.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where torch runs.")
     seed: int = Field(default=0, ge=0, description="Seed of everything that samples.")
     tile_size: int = Field(default=512, ge=64, le=8192, description="Tile side, pixels.")

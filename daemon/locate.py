@@ -99,6 +99,16 @@ def stores_of(item: AcquisitionItem, stores: Sequence[Store]) -> list[Store]:
     return found
 
 
+def locate_alone(store: Store, item: AcquisitionItem) -> Located:
+    """The image of an acquisition that is judged against the history of its ground.
+
+    Raises:
+        AssetRefused, AssetMissing: the image cannot be had.
+    """
+    path = asset_path(item.image)
+    return Located(path, reproject(shape(item.geometry.model_dump()), WGS84, store.crs), [])
+
+
 def locate(store: Store, item: AcquisitionItem) -> Located:
     """The image of an acquisition and what it is to be compared with.
 

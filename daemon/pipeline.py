@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -20,16 +21,16 @@ import structlog
 from shapely.geometry.base import BaseGeometry
 
 from daemon.config import Settings
-from daemon.locate import Located, locate, stores_of
+from daemon.locate import Located, locate, locate_alone, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
 from daemon.tally import Tally
 from detectors.errors import DetectionError
-from detectors.types import Ground, Progress
+from detectors.types import Ground, Progress, Region
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
-from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY
+from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY, Sensor
 from updater import alerts, commit, planner, reads, topology
 from updater.alerts import Look, Step
 from updater.errors import StoreError
@@ -60,7 +61,7 @@ class Interrupted(Exception):
 class Judged:
     """What detection says of an acquisition: regions in the store's CRS, by whom, the share of the
     scene flagged, what registration left, pixels (None where it could not say), and what the scene
-    shows of the ground of alerts, by their ids."""
+    shows of the ground of alerts, by their ids; ``series``: files of the histories it went into."""
 
     regions: Sequence[Any]
     detector: str
@@ -68,6 +69,7 @@ class Judged:
     pixels_per_second: float
     residual: float | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict)
+    series: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -139,15 +141,20 @@ class Pipeline:
         acquired = event.item.acquired
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
-            located = locate(store, event.item)
+            alone = self._has_history(event)
+            located = (locate_alone if alone else locate)(store, event.item)
         with stage("detect", acquired=acquired):
-            judged = self._detect(store, event, located)
+            judged = (self._observe if alone else self._detect)(store, event, located)
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
         self._tally.expect(effect, message)
         with stage("commit", acquired=acquired):
             commit.commit(store, effect)
+        if judged.series:
+            from daemon.series import tidy
+
+            tidy(store, judged.series)
         self._count(store, effect, judged)
 
     def _check_stop(self) -> None:
@@ -174,6 +181,23 @@ class Pipeline:
             progress=self._tick,
         )
 
+    def _has_history(self, event: AcquisitionEvent) -> bool:
+        """True for what is judged against a time series instead of one earlier image."""
+        sensor = event.item.properties.sensor
+        return sensor is Sensor.SENTINEL_2 and self._settings.sentinel2 == "series"
+
+    def _observe(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
+        from daemon.series import judge_series
+
+        return judge_series(
+            store,
+            located=located,
+            item=event.item,
+            event=event.key,
+            outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
+            progress=self._tick,
+        )
+
     def _plan(
         self,
         store: Store,
@@ -183,8 +207,6 @@ class Pipeline:
         message: Message,
     ) -> commit.Effect:
         item = event.item
-        grounds = [region.geometry for region in judged.regions]
-        polygons = reads.neighbourhood(store, grounds)
         rules = Rules(
             event=event.key,
             acquired=item.acquired,
@@ -192,10 +214,8 @@ class Pipeline:
             policy=SENSOR_POLICY[item.properties.sensor],
             detector=judged.detector,
             gsd=item.properties.gsd,
-            zone_construite=_zone(store, grounds),
         )
-        patch = planner.plan(polygons, judged.regions, rules)
-        assert_whole(polygons, patch)
+        patch = (_drawn if rules.policy.patches else _warned)(store, judged.regions, rules)
         return commit.Effect(
             event=event,
             rules=rules,
@@ -211,6 +231,7 @@ class Pipeline:
                 elevation=located.elevation,
             ),
             origin=message.origin,
+            series=judged.series,
         )
 
     def _count(self, store: Store, effect: commit.Effect, judged: Judged) -> None:
@@ -239,6 +260,28 @@ class Pipeline:
 
     def _now(self) -> Any:  # noqa: ANN401 - datetime of the store's clock
         return self._stores[0].clock()
+
+
+def _drawn(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
+    """The patch of one image that may draw, its invariants asserted."""
+    grounds = [region.geometry for region in regions]
+    polygons = reads.neighbourhood(store, grounds)
+    patch = planner.plan(polygons, regions, replace(rules, zone_construite=_zone(store, grounds)))
+    assert_whole(polygons, patch)
+    return patch
+
+
+def _warned(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
+    """What an image that may only warn says, region by region: they lie far apart, and the map
+    between them is not needed."""
+    parts = [
+        planner.plan(reads.neighbourhood(store, [region.geometry]), [region], rules)
+        for region in regions
+    ]
+    ignored: Counter[str] = Counter()
+    for part in parts:
+        ignored.update(part.ignored)
+    return Patch(sightings=[s for part in parts for s in part.sightings], ignored=dict(ignored))
 
 
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
@@ -271,15 +314,15 @@ def _follow(
     grounds = [located.footprint, *(s.geometry for s in patch.sightings)]
     window = shapely.total_bounds(grounds)
     known = reads.alerts_in(store, (window[0], window[1], window[2], window[3]))
-    reference = located.references[0]
+    references = located.references
     look = Look(
         acquisition=event.item.id,
         sensor=event.item.properties.sensor,
         acquired=event.item.acquired,
         known_at=store.clock(),
         detector=judged.detector,
-        reference=reference.item,
-        compared_to=max(image.acquired for image in located.references),
+        reference=references[0].item if references else None,
+        compared_to=max((image.acquired for image in references), default=None),
     )
     seen = [judged.grounds.get(record.id) for record in known]
     steps = alerts.follow(known, patch.sightings, look, seen)

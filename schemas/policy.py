@@ -145,6 +145,10 @@ PROVISIONAL_EVIDENCE: Final[float] = 1.0
 """Evidence of a provisional alert: a second look of any sensor that agrees."""
 CLEAN_LOOKS_TO_CANCEL: Final[int] = 2
 """Consecutive clean looks that end an unconfirmed alert (OPERA DIST-ALERT: 2)."""
+CANCELLED_DAYS: Final[int] = 60
+"""Rest of an alert that clean looks cancelled: what looked changed once looks so again for weeks
+(stubble, a flooded meadow), but a building may come to stand there the year after. What a person
+rejected rests for good."""
 CLEAN_VALID_SHARE: Final[float] = 0.8
 """A look is clean only where this part of the alert's ground was seen without cloud or shadow."""
 CLEAN_CHANGED_SHARE: Final[float] = 0.2

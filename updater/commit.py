@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import duckdb
@@ -38,7 +38,8 @@ from updater.types import AlertRecord, MapPolygon, Patch, Rules
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Everything one acquisition does to one store."""
+    """Everything one acquisition does to one store; ``series``: the file that holds the history
+    of each block it was taken into."""
 
     event: AcquisitionEvent
     rules: Rules
@@ -46,6 +47,7 @@ class Effect:
     alerts: Sequence[Step]
     image: ImageRecord | None
     origin: Origin
+    series: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def commit(store: Store, effect: Effect) -> None:
                 now,
             ],
         )
+        for block, file in effect.series.items():
+            cursor.execute("INSERT OR REPLACE INTO series VALUES (?, ?, ?)", [block, file, now])
         _write_offset(cursor, effect.origin)
 
 

@@ -170,7 +170,16 @@ CREATE VIEW legal_now AS
 legal statuses as last judged; and a version may be retired twice, the second time from earlier on
 (an event whose successor was undone first)."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
+V3: Final = """
+CREATE TABLE series (
+    block VARCHAR PRIMARY KEY,
+    file VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+"""
+"""Which file holds the Sentinel-2 history of a block."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
