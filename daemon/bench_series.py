@@ -67,15 +67,23 @@ class Watch:
         for region in found:
             if region.to_cs == CLEARED or region.probability < lowest:
                 continue
-            own = [a for a in current if same_ground(a.ground, region.geometry)]
-            for alert in own:
-                if id(alert) not in fed:
-                    fed.add(id(alert))
-                    self._again(alert, region, look)
+            own = [a for a in current if a.ended is None and same_ground(a.ground, region.geometry)]
             if not own:
                 self.alerts.append(self._raised(region, look))
+                continue
+            best = max(own, key=lambda a: (a.looks, a.ground.intersection(region.geometry).area))
+            if id(best) not in fed:
+                self._again(best, region, look)
+            fed.add(id(best))
+            for other in own:  # two that have become one
+                if other is not best and other.confirmed is None:
+                    other.ended = look.acquired
         for alert in current:
-            if id(alert) not in fed and look.valid[alert.pixels].mean() >= SEEN_SHARE:
+            if (
+                alert.ended is None
+                and id(alert) not in fed
+                and look.valid[alert.pixels].mean() >= SEEN_SHARE
+            ):
                 alert.clean += 1
                 if alert.clean >= CLEAN_LOOKS_TO_CANCEL:
                     alert.ended = look.acquired

@@ -36,8 +36,8 @@ from detectors.types import BoolArray, ByteArray, FloatArray, IntArray
 
 LEAST_LOOKS: Final = 12
 """Clear looks before a pixel is judged: three per parameter of the fit, and a spread."""
-LEAST_DAYS: Final = 300
-"""Days they must span: a field has shown each of its states."""
+LEAST_DAYS: Final = 365
+"""Days they must span: a field that was never seen in winter is bare then for the first time."""
 BEYOND_MASK: Final = 1
 """Pixels beside masked ground that are not trusted: the thin border of clouds."""
 DOUBT: Final = 0.2

@@ -29,7 +29,9 @@ keep some grass."""
 FLAT: Final = (0.40, 0.03)
 """Rise below which ground is mineral rather than soil."""
 SOIL_UNKNOWN: Final = 0.05
-"""How much flatter still where the ground was never seen bare: chalk may lie beneath."""
+"""How much flatter still where the soil was never seen: chalk may lie beneath."""
+SOIL_SEEN: Final = (0.22, 0.03)
+"""NDVI below which it was seen; stubble and thin grass hide it above."""
 FLATTER: Final = 0.08
 """How much flatter than ever before makes bare ground new..."""
 BRIGHTER: Final = 0.25
@@ -93,7 +95,7 @@ def scores_of(
         np.where(np.isfinite(e), e, 0).astype(np.float32) for e in layers["lowest"][2::3] * SIGNS
     )
     ndvi, rise = values[NDVI] + CENTRE[NDVI], values[RISE] + CENTRE[RISE]
-    unknown = SOIL_UNKNOWN * _step(lowest + CENTRE[NDVI], BARE)
+    unknown = SOIL_UNKNOWN * _step(lowest + CENTRE[NDVI], SOIL_SEEN)
     new = (
         np.maximum(flattest - values[RISE], 0) / FLATTER
         + np.maximum(values[BRIGHT] - brightest, 0) / BRIGHTER

@@ -115,6 +115,6 @@ def test_a_site_shows_what_was_planted_there(scenery):
 
 @pytest.mark.slow
 def test_the_monitor_finds_what_was_planted_at_an_unseen_seed():
-    result = bench_series(11)
+    result = bench_series(21)
     assert result["recall"] >= 0.9 and result["precision"] >= 0.9
     assert result["delay_looks"] <= 3
