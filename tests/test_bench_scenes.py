@@ -6,12 +6,21 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import shapely
-from rasterio.features import geometry_mask
+from rasterio.features import geometry_mask, rasterize
 
+from daemon.bench_alerts import bench_alerts
 from daemon.bench_scenes import Scenery
-from daemon.bench_series import bench_series, prior_of
 from daemon.bench_spectra import BANDS
-from schemas.nomenclature import CS_LEAVES, US_CODES
+from schemas.nomenclature import CS_INDEX, CS_LEAVES, US_CODES
+
+
+def prior_of(scenery):
+    """The map's covers and its farmed ground on the grid of a scenery."""
+    polygons = scenery.polygons()
+    size, place = scenery.grid.shape, scenery.grid.transform
+    cover = rasterize([(p, CS_INDEX[cs]) for p, cs, _ in polygons], size, transform=place)
+    farmed = rasterize([(p, int(us == "US1.1")) for p, _, us in polygons], size, transform=place)
+    return cover, farmed > 0
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +122,10 @@ def test_a_site_shows_what_was_planted_there(scenery):
     assert shown >= 4
 
 
-@pytest.mark.slow
-def test_the_monitor_finds_what_was_planted_at_an_unseen_seed():
-    result = bench_series(21)
+@pytest.mark.long
+def test_alerts_are_few_true_and_soon_at_an_unseen_seed():
+    result = bench_alerts(seed=21)
     assert result["recall"] >= 0.9 and result["precision"] >= 0.9
     assert result["delay_looks"] <= 3
+    first, provisional, confirmed = (row["precision"] for row in result["states"])
+    assert first < provisional < confirmed

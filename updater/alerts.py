@@ -21,8 +21,8 @@ from detectors.types import Ground
 from schemas.alert import AlertKind, AlertState
 from schemas.policy import (
     ALERT_SAME_GROUND_SHARE,
-    CANCELLED_DAYS,
     CAMPAIGN_DAYS,
+    CANCELLED_DAYS,
     CLEAN_CHANGED_SHARE,
     CLEAN_LOOKS_TO_CANCEL,
     CLEAN_VALID_SHARE,
