@@ -19,6 +19,7 @@ import shapely
 import structlog
 from shapely.geometry.base import BaseGeometry
 
+from daemon.assets import assert_unchanged
 from daemon.config import Settings
 from daemon.locate import Located, locate, stores_of
 from daemon.metrics import Metrics
@@ -34,6 +35,7 @@ from updater import alerts, commit, planner, reads, topology
 from updater.alerts import Look
 from updater.errors import StoreError
 from updater.store import Store
+from updater.trouble import explained, is_of_the_data, of_store
 from updater.types import Patch, Rules
 
 log = structlog.get_logger()
@@ -88,7 +90,7 @@ class Pipeline:
 
         Raises:
             Interrupted: asked to stop; the message must come again.
-            StoreError, duckdb.Error: the store cannot be written; likewise.
+            StoreError: the store, or the disk anything is worked out on, fails; likewise.
         """
         event: AcquisitionEvent | None = None
         try:
@@ -96,11 +98,13 @@ class Pipeline:
                 event = self._validate(message)
             with structlog.contextvars.bound_contextvars(event_id=event.id):
                 outcome = self._apply(event, message)
-        except (StoreError, duckdb.Error, Interrupted):
+        except (StoreError, Interrupted):
             raise
         except (MillesimedError, DetectionError) as error:
             outcome = self._dead_letter(message, event, error.reason, str(error))
         except Exception as error:
+            if (trouble := _trouble(error)) is not None:
+                raise trouble from None
             log.exception("event_failed")
             text = f"The event failed unexpectedly ({type(error).__name__}: {str(error)[:200]})."
             outcome = self._dead_letter(message, event, "internal", text)
@@ -131,7 +135,7 @@ class Pipeline:
         acquired = event.item.acquired
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
-            located = locate(store, event.item)
+            located = locate(store, event.item, roots=self._settings.asset_roots)
         with stage("detect", acquired=acquired):
             judged = self._detect(store, event, located)
         with stage("plan", acquired=acquired):
@@ -155,16 +159,22 @@ class Pipeline:
 
         reference = located.references[0]
         polygons = reads.shown_on(store, reference, located.footprint.buffer(CONTEXT_M))
-        return judge(
-            before=[image.path for image in located.references],
-            after=located.image,
-            polygons=polygons,
-            map_crs=store.crs,
-            item=event.item,
-            settings=self._settings,
-            elevation=located.surfaces,
-            progress=self._tick,
-        )
+        try:
+            judged = judge(
+                before=[image.path for image in located.references],
+                after=located.image,
+                polygons=polygons,
+                map_crs=store.crs,
+                item=event.item,
+                settings=self._settings,
+                elevation=located.surfaces,
+                progress=self._tick,
+            )
+        except DetectionError:
+            assert_unchanged(located.seals)  # which then is what was wrong
+            raise
+        assert_unchanged(located.seals)
+        return judged
 
     def _plan(
         self,
@@ -244,6 +254,13 @@ class Pipeline:
         return self._stores[0].clock()
 
 
+def _trouble(error: Exception) -> StoreError | None:
+    """What is wrong with this machine and not with the event, which is to come again."""
+    if isinstance(error, duckdb.Error) and not is_of_the_data(error):
+        return of_store("in use", error)
+    return explained(error) if isinstance(error, OSError) else None
+
+
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
     if not grounds:
         return None
@@ -298,6 +315,8 @@ def dead_letter(
     payload = message.value if message.value is not None else b""
     origin = message.origin
     place = f"{origin.source}|{origin.topic}|{origin.partition}|{origin.offset}|{origin.path}"
+    if message.value is None:
+        place += f"|{message.size}"
     digest = hashlib.sha256(place.encode() + payload).hexdigest()
     return DeadLetter(
         id=f"DL{digest[:20].upper()}",

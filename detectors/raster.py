@@ -1,7 +1,8 @@
 """Reading images: checked before anything is allocated, windowed, mosaicked, on any grid.
 
-Drivers are an allow-list (no VRT: it could point anywhere). One handle per ``Raster``; open one
-per thread.
+Drivers are an allow-list (no VRT: it could point anywhere), and the image is its file alone: what
+lies beside it (``.aux.xml``, ``.ovr``, ``.msk``, world files) could point anywhere too. One
+handle per ``Raster``; open one per thread.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from detectors.errors import (
     WrongCrs,
 )
 from detectors.types import BoolArray, FloatArray, Grid, Window
-from schemas.policy import MAX_BANDS, MAX_PIXELS
+from schemas.policy import MAX_BANDS, MAX_BLOCK_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE
 
 log = structlog.get_logger()
 
@@ -64,15 +65,21 @@ def open_dataset(path: Path, *, allow_no_crs: bool = False) -> rasterio.DatasetR
     """
     if not path.is_file():
         raise UnreadableImage(f"There is no image {path.name}; check the path.")
-    with path.open("rb") as stream:
-        head = stream.read(16)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise UnreadableImage(
+            f"{path.name} cannot be read ({error.strerror}); check its rights and its disk."
+        ) from None
     driver = next((name for start, name in SIGNATURES if head.startswith(start)), None)
     if driver is None:
         raise UnreadableImage(
             f"{path.name} is neither TIFF, JPEG 2000, PNG nor JPEG; deliver a GeoTIFF or JPEG 2000."
         )
     try:
-        dataset = rasterio.open(path, driver=driver)
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            dataset = rasterio.open(path, driver=driver)
     except (RasterioError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())[:120]
         raise UnreadableImage(
@@ -97,6 +104,16 @@ def _check(dataset: rasterio.DatasetReader, path: Path, *, allow_no_crs: bool) -
         raise ImageTooLarge(
             f"{path.name} has {dataset.width} × {dataset.height} pixels, more than {MAX_PIXELS}; "
             "cut it into tiles."
+        )
+    if dataset.width * dataset.height > MAX_PIXELS_PER_BYTE * path.stat().st_size:
+        raise TruncatedImage(
+            f"{path.name} declares {dataset.width} × {dataset.height} pixels in "
+            f"{path.stat().st_size} bytes; deliver it again, with its pixels."
+        )
+    block = max(rows * cols for rows, cols in dataset.block_shapes)
+    if block * sum(np.dtype(t).itemsize for t in dataset.dtypes) > MAX_BLOCK_BYTES:
+        raise ImageTooLarge(
+            f"{path.name} keeps {block} pixels in one block; tile it, 512 × 512 for example."
         )
     if dataset.crs is None and not allow_no_crs:
         raise WrongCrs(f"{path.name} has no CRS; write one, EPSG:2154 for Lambert-93.")

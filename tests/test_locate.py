@@ -8,7 +8,8 @@ import pytest
 from shapely.geometry import box
 
 from daemon.announce import event_bytes, item_of, when
-from daemon.locate import AssetMissing, AssetRefused, asset_path, locate, stores_of
+from daemon.assets import AssetMissing, AssetRefused, asset_path
+from daemon.locate import locate, stores_of
 from schemas.envelope import parse_acquisition
 from schemas.policy import Sensor
 from updater.commit import add_image
