@@ -38,7 +38,8 @@ def is_of_the_data(error: duckdb.Error) -> bool:
 
 def explained(error: Exception) -> StoreError | None:
     """A full disk or a closed folder as what a person can act on; None for any other trouble."""
-    text, code = str(error).lower(), getattr(error, "errno", None)
+    text = str(error).lower()
+    code = error.errno if isinstance(error, OSError) else None
     if code in OUT_OF_ROOM or any(words in text for words in _FULL):
         return NoRoom("The disk is full; make room and start again, nothing is lost.")
     if code in NOT_ALLOWED or any(words in text for words in _CLOSED):
@@ -58,5 +59,5 @@ def of_store(name: str, error: duckdb.Error) -> StoreError:
 
 
 def _place(error: Exception) -> str:
-    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    name = error.filename2 or error.filename if isinstance(error, OSError) else None
     return Path(str(name)).name if name else "The folder of the file"
