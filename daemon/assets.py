@@ -67,6 +67,8 @@ def asset_path(asset: Asset, roots: Sequence[Path] = ()) -> Path:
     """
     shown = repr(asset.href[:200])
     given = _local_path(asset.href, shown)
+    if not given.is_absolute():
+        raise AssetRefused(f"The image address {shown} is relative; give it from the root.")
     if ".." in given.parts:
         raise AssetRefused(f"The image address {shown} climbs out of its folder; give it straight.")
     if len(given.parts) > 1 and given.parts[1].startswith("vsi"):

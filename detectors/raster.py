@@ -15,9 +15,11 @@ from typing import Any, Final, Self
 
 import numpy as np
 import rasterio
+import rasterio.warp
 import structlog
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
@@ -117,6 +119,9 @@ def _check(dataset: rasterio.DatasetReader, path: Path, *, allow_no_crs: bool) -
         )
     if dataset.crs is None and not allow_no_crs:
         raise WrongCrs(f"{path.name} has no CRS; write one, EPSG:2154 for Lambert-93.")
+    bounds = np.array([*dataset.bounds, dataset.transform.determinant])
+    if not np.isfinite(bounds).all() or dataset.transform.is_degenerate:
+        raise WrongCrs(f"{path.name} has pixels without a size or a place; georeference it again.")
     if dataset.block_shapes[0][1] == dataset.width and dataset.width > _MAX_BLOCK:
         log.warning("image_in_strips", image=path.name, advice="tile it to read faster")
 
@@ -263,11 +268,7 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
             if other.shape != base.shape:
                 raise WrongCrs("The images have no CRS and unlike sizes; georeference them.")
             return base
-        left, bottom, right, top = other.bounds
-        if other.crs.to_string() != base.crs:
-            left, bottom, right, top = rasterio.warp.transform_bounds(
-                other.crs, base.crs, left, bottom, right, top
-            )
+        bounds = _bounds_in(other, base, after)
     extents = [pixel_extent(base, path) for path in before]
     frame = (
         min(e[0] for e in extents),
@@ -275,7 +276,7 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
         max(e[2] for e in extents),
         max(e[3] for e in extents),
     )
-    shared = _cut(frame, _to_pixels(base, (left, bottom, right, top)))
+    shared = _cut(frame, _to_pixels(base, bounds))
     if shared is None:
         raise NoOverlap(f"{after.name} and the image before share no ground; check both.")
     row, col, stop_row, stop_col = (
@@ -288,10 +289,21 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
 def pixel_extent(base: Grid, path: Path) -> tuple[int, int, int, int]:
     """First row and column, and one past the last ones, that a file covers on a grid's pixels."""
     with open_dataset(path) as dataset:
-        bounds = dataset.bounds
-        if dataset.crs.to_string() != base.crs:
-            bounds = rasterio.warp.transform_bounds(dataset.crs, base.crs, *bounds)
-    return _to_pixels(base, tuple(bounds))
+        return _to_pixels(base, _bounds_in(dataset, base, path))
+
+
+def _bounds_in(dataset: rasterio.DatasetReader, base: Grid, path: Path) -> tuple[float, ...]:
+    """Left, bottom, right and top of a file in a grid's CRS."""
+    bounds = tuple(dataset.bounds)
+    if dataset.crs.to_string() == base.crs:
+        return bounds
+    try:
+        bounds = tuple(rasterio.warp.transform_bounds(dataset.crs, base.crs, *bounds))
+    except (RasterioError, CRSError, CPLE_BaseError):
+        bounds = (np.inf,)
+    if not np.isfinite(bounds).all():
+        raise NoOverlap(f"{path.name} lies nowhere in {base.crs}; check its CRS.")
+    return bounds
 
 
 def _to_pixels(base: Grid, bounds: tuple[float, ...]) -> tuple[int, int, int, int]:

@@ -154,7 +154,7 @@ def _attributes(
     try:
         event = from_kafka(message, JSONFormat())
     except (CloudEventValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = " ".join(str(error).split())[:200].rstrip(".")
+        detail = _plain(" ".join(str(error).split())).rstrip(".")
         raise InvalidEvent(
             f"The event is no valid CloudEvent 1.0 ({detail}); correct its attributes."
         ) from None
@@ -172,14 +172,18 @@ def _attributes(
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])[:200] or "the item"
-    where = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in where)
+    where = _plain(".".join(str(part) for part in problem["loc"])) or "the item"
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
     return (
-        f"The event's data is no acquisition Item: {where}: {problem['msg']}{rest}; correct it and "
-        "send it again."
+        f"The event's data is no acquisition Item: {where}: {_plain(problem['msg'])}{rest}; correct "
+        "it and send it again."
     )
+
+
+def _plain(text: str) -> str:
+    """What somebody else wrote, short and without control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:200])
 
 
 def cloud_event(
