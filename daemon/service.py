@@ -24,6 +24,7 @@ from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind
+from updater.errors import StoreError
 from updater.reads import next_offsets
 from updater.store import Store
 
@@ -57,6 +58,7 @@ class Service:
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
+        self._failure: StoreError | None = None
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
@@ -101,6 +103,8 @@ class Service:
             log.info("running", stores=[s.territory for s in stores], once=self._once)
             self._loop(source, stores)
             self._ready = False
+            if self._failure is not None:
+                raise self._failure
             self._relay(stores, channels)
             self._call(stores, subscribers)
 
@@ -176,7 +180,11 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
-            _checkpoint, "interval", (stores,), seconds=every.checkpoint_seconds, id="checkpoint"
+            self._checkpoint,
+            "interval",
+            (stores,),
+            seconds=every.checkpoint_seconds,
+            id="checkpoint",
         )
         scheduler.add_job(
             self._freshness, "interval", (stores,), seconds=FRESHNESS_SECONDS, id="freshness"
@@ -195,6 +203,15 @@ class Service:
                 for channel, count in subscribers.once(store).items():
                     self.metrics.published.labels(channel.value).inc(count)
 
+    def _checkpoint(self, stores: Sequence[Store]) -> None:
+        """Fold the logs in; a store that cannot is closed to everybody, so the service ends."""
+        try:
+            for store in stores:
+                store.checkpoint()
+        except StoreError as error:
+            self._failure = error
+            self._stop.set()
+
     def _freshness(self, stores: Sequence[Store]) -> None:
         for store in stores:
             name = store.territory
@@ -202,11 +219,6 @@ class Service:
             self.metrics.store_bytes.labels(name).set(store.path.stat().st_size)
             size = log_file.stat().st_size if log_file.exists() else 0
             self.metrics.wal_bytes.labels(name).set(size)
-
-
-def _checkpoint(stores: Sequence[Store]) -> None:
-    for store in stores:
-        store.checkpoint()
 
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:

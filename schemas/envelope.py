@@ -175,9 +175,10 @@ def _first_problem(error: ValidationError) -> str:
     where = _plain(".".join(str(part) for part in problem["loc"])) or "the item"
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
+    what = _plain(problem["msg"])
     return (
-        f"The event's data is no acquisition Item: {where}: {_plain(problem['msg'])}{rest}; correct "
-        "it and send it again."
+        f"The event's data is no acquisition Item: {where}: {what}{rest}; correct it and send it "
+        "again."
     )
 
 

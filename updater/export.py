@@ -130,10 +130,12 @@ def write_layers(
                 )
             if LAYER in layers:
                 pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
-            _check_whole(staged, layers)
+            for layer, frame in layers.items():
+                _check_whole(staged, frame, layer)
         else:
             layer = next(iter(layers))
             pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
+            _check_whole(staged, first)
         for suffix, text in (beside or {}).items():
             (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
         if zipped:
@@ -165,18 +167,22 @@ def _beside(path: Path) -> Iterator[Path]:
         ) from None
 
 
-def _check_whole(path: Path, layers: Mapping[str, gpd.GeoDataFrame]) -> None:
-    """GDAL builds a GeoPackage's spatial indexes when it closes the file, and says nothing where
-    the disk is full by then.
+def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) -> None:
+    """What GDAL writes when it closes a file (the spatial index of a GeoPackage, the ends of a
+    Shapefile's parts) may be missing where the disk is full by then, and nobody says so.
 
     Raises:
-        OSError: an index or a row is missing.
+        OSError: an index or the last row is missing.
     """
-    for layer, frame in layers.items():
-        found = pyogrio.read_info(path, layer=layer, force_feature_count=True)
-        indexed = found["capabilities"]["fast_spatial_filter"]
-        if found["features"] != len(frame) or not (indexed or frame.empty):
-            raise OSError(errno.ENOSPC, "the file is not whole", path.name)
+    found = pyogrio.read_info(path, layer=layer, force_feature_count=True)
+    whole = found["features"] == len(frame)
+    if whole and len(frame):
+        last = pyogrio.read_dataframe(path, layer=layer, skip_features=len(frame) - 1)
+        whole = len(last) == 1 and last.geometry.notna().all() and last.iloc[:, 0].notna().all()
+    if found["driver"] == "GPKG":
+        whole &= frame.empty or found["capabilities"]["fast_spatial_filter"]
+    if not whole:
+        raise OSError(errno.ENOSPC, "the file is not whole", path.name)
 
 
 def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:

@@ -253,7 +253,10 @@ class Store:
             StoreError: the disk or the database failed; what was committed is still in the log.
         """
         with self._writing, self._explaining():
-            self.cursor.execute("CHECKPOINT store")
+            try:
+                self.cursor.execute("CHECKPOINT store")
+            except duckdb.TransactionException:  # so a full disk is called, the first time only
+                self._connection.execute("CHECKPOINT store")
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""

@@ -81,7 +81,9 @@ def _change(holder: Any, key: Any, chance: random.Random, document: Any) -> None
                 other = other[step]
             holder[key] = copy.deepcopy(other)
         case 4 if isinstance(holder[key], str):
-            holder[key] = scrambled(holder[key].encode(), chance).decode("utf-8", "replace")
+            holder[key] = scrambled(holder[key].encode("utf-8", "replace"), chance).decode(
+                "utf-8", "replace"
+            )
         case 5 if isinstance(holder[key], int | float) and abs(holder[key]) < 1e200:
             holder[key] = holder[key] * chance.choice((-1, 0, 1e3, 1e18, 0.5)) + chance.random()
         case _:
