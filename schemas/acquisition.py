@@ -21,13 +21,10 @@ from pydantic import (
 )
 
 from schemas.geojson import AnyPolygon, vertices
-from schemas.policy import MAX_FOOTPRINT_VERTICES, Sensor
+from schemas.policy import FIRST_YEAR, LAST_YEAR, MAX_FOOTPRINT_VERTICES, Sensor
 
 TERRITORY_PATTERN = r"^D(0[1-9]|[1-9][0-9]|[0-9]{3}|0?2[AB]|9[78][0-9])$"
 """A département as IGN names it in its deliveries: ``D032``, ``D02A``, ``D971``."""
-
-FIRST_YEAR, LAST_YEAR = 1900, 2200
-"""Years an image can be of: the first aerial surveys, and far beyond this program."""
 
 Departement = Annotated[str, Field(pattern=TERRITORY_PATTERN)]
 

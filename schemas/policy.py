@@ -166,6 +166,10 @@ MAX_MAP_BYTES: Final[int] = 64 * 2**30
 """Largest map file opened: ``MAX_MAP_POLYGONS`` at the 1 to 2 kB a polygon takes in a
 GeoPackage."""
 
+FIRST_YEAR: Final[int] = 1900
+LAST_YEAR: Final[int] = 2200
+"""Years an image can be of: from the first aerial surveys to far beyond this program."""
+
 SMALLEST_OBJECT_M2: Final = 50.0
 """Footprint from which a building is taken into the map: less changed ground is no object."""
 CONTEXT_M: Final = 1000.0

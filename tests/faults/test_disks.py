@@ -14,12 +14,13 @@ import pytest
 import rasterio
 
 from daemon.config import HttpSettings, Settings
-from daemon.service import Service
+from daemon.service import Service, handled
 from tests.faults.inputs import is_sentence
 from tests.faults.tally import tally
 from tests.faults.test_patching import state
 from tests.faults.writer import SIDE, regions_of
 from tests.map_store import made_store, patched
+from tests.scenes import announced, prepared
 from tests.test_cli import millesimed
 from updater.errors import ExportFailed, StoreError
 from updater.export import FORMATS, write
@@ -262,3 +263,25 @@ def test_a_store_in_use_is_a_sentence_for_the_command(fresh, tmp_path):
     assert done.returncode == 1 and "in use by another process" in done.stderr
     assert "Traceback" not in done.stderr
     tally("store held by another process", tried=1)
+
+
+@pytest.mark.parametrize("kilobytes", [8, 400, 1400])
+def test_a_detection_without_room_leaves_the_event_for_later(
+    small_scene, disk, tmp_path, monkeypatch, kilobytes
+):
+    settings = prepared(tmp_path, small_scene)
+    announced(settings.inbox, small_scene.after)
+    monkeypatch.setattr("detectors.scratch.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    resized(disk, kilobytes)
+    with pytest.raises(NoRoom, match="disk is full"):
+        Service(settings, once=True).run()
+    with Store.open(settings.db[0]) as store:
+        for table in ("events", "dead_letters"):
+            assert store.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert len(list(settings.inbox.glob("*.json"))) == 1
+    resized(disk, 64 * KB)
+    service = Service(settings, once=True)
+    service.run()
+    assert handled(service)["processed"] == 1
+    tally("full disk, detection", tried=1)
