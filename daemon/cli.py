@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ from daemon import (
 from daemon.logs import configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError
+from updater.trouble import explained
 
 app = typer.Typer(
     name="millesimed",
@@ -59,16 +60,19 @@ def main() -> None:
     """Entry point: 0 done, 1 it failed, 2 wrong use; every error is one sentence on stderr."""
     try:
         app()
-    except UsageError as error:
-        CONSOLE.print(
-            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(2)
     except MillesimedError as error:
-        CONSOLE.print(
-            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(1)
+        _failed(str(error), code=2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        if (trouble := explained(error)) is None:
+            raise
+        _failed(str(trouble), code=1)
+
+
+def _failed(sentence: str, *, code: int) -> NoReturn:
+    CONSOLE.print(
+        f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    sys.exit(code)
 
 
 if __name__ == "__main__":

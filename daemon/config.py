@@ -114,6 +114,10 @@ class Settings(BaseSettings):
         description="Networks webhooks may call though they are not public, as in 10.1.0.0/16.",
     )
     digest_hour: int = Field(default=6, ge=0, le=23, description="Hour of digests, UTC.")
+    asset_roots: list[Path] = Field(
+        default_factory=list,
+        description="Folders the images of events may lie in; none allows any local file.",
+    )
     detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
     weights: Path | None = Field(
         default=None, description="Weight file of the siamese detector; none takes the package's."
@@ -188,6 +192,7 @@ def _read(path: Path) -> dict[str, Any]:
     for key in ("inbox", "outbox", "weights"):
         if key in values:
             values[key] = folder / str(values[key])
-    if isinstance(values.get("db"), list):
-        values["db"] = [folder / str(db) for db in values["db"]]
+    for key in ("db", "asset_roots"):
+        if isinstance(values.get(key), list):
+            values[key] = [folder / str(path) for path in values[key]]
     return values

@@ -20,6 +20,7 @@ import shapely
 import structlog
 from shapely.geometry.base import BaseGeometry
 
+from daemon.assets import assert_unchanged
 from daemon.config import Settings
 from daemon.locate import Located, locate, locate_alone, stores_of
 from daemon.metrics import Metrics
@@ -36,6 +37,7 @@ from updater.alerts import Look, Step
 from updater.errors import StoreError
 from updater.store import Store
 from updater.territories import places_of
+from updater.trouble import explained, is_of_the_data, of_store
 from updater.types import Patch, Rules
 
 log = structlog.get_logger()
@@ -96,7 +98,7 @@ class Pipeline:
 
         Raises:
             Interrupted: asked to stop; the message must come again.
-            StoreError, duckdb.Error: the store cannot be written; likewise.
+            StoreError: the store, or the disk anything is worked out on, fails; likewise.
         """
         event: AcquisitionEvent | None = None
         self._metrics.last_event.set(self._now().timestamp())
@@ -106,11 +108,13 @@ class Pipeline:
             self._metrics.acquired("validate", event.item.acquired)
             with structlog.contextvars.bound_contextvars(event_id=event.id):
                 outcome = self._apply(event, message)
-        except (StoreError, duckdb.Error, Interrupted):
+        except (StoreError, Interrupted):
             raise
         except (MillesimedError, DetectionError) as error:
             outcome = self._dead_letter(message, event, error.reason, str(error))
         except Exception as error:
+            if (trouble := _trouble(error)) is not None:
+                raise trouble from None
             log.exception("event_failed")
             text = f"The event failed unexpectedly ({type(error).__name__}: {str(error)[:200]})."
             outcome = self._dead_letter(message, event, "internal", text)
@@ -142,9 +146,11 @@ class Pipeline:
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
             alone = self._has_history(event)
-            located = (locate_alone if alone else locate)(store, event.item)
+            where = locate_alone if alone else locate
+            located = where(store, event.item, roots=self._settings.asset_roots)
         with stage("detect", acquired=acquired):
-            judged = (self._observe if alone else self._detect)(store, event, located)
+            look = self._observe if alone else self._detect
+            judged = self._sealed(located, lambda: look(store, event, located))
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
@@ -180,6 +186,20 @@ class Pipeline:
             outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
             progress=self._tick,
         )
+
+    def _sealed(self, located: Located, look: Callable[[], Judged]) -> Judged:
+        """What a look at sealed files says.
+
+        Raises:
+            AssetChanged: a file was written to meanwhile.
+        """
+        try:
+            judged = look()
+        except DetectionError:
+            assert_unchanged(located.seals)  # which then is what was wrong
+            raise
+        assert_unchanged(located.seals)
+        return judged
 
     def _has_history(self, event: AcquisitionEvent) -> bool:
         """True for what is judged against a time series instead of one earlier image."""
@@ -284,6 +304,13 @@ def _warned(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
     return Patch(sightings=[s for part in parts for s in part.sightings], ignored=dict(ignored))
 
 
+def _trouble(error: Exception) -> StoreError | None:
+    """What is wrong with this machine and not with the event, which is to come again."""
+    if isinstance(error, duckdb.Error) and not is_of_the_data(error):
+        return of_store("in use", error)
+    return explained(error) if isinstance(error, OSError) else None
+
+
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
     if not grounds:
         return None
@@ -353,6 +380,8 @@ def dead_letter(
     payload = message.value if message.value is not None else b""
     origin = message.origin
     place = f"{origin.source}|{origin.topic}|{origin.partition}|{origin.offset}|{origin.path}"
+    if message.value is None:
+        place += f"|{message.size}"
     digest = hashlib.sha256(place.encode() + payload).hexdigest()
     return DeadLetter(
         id=f"DL{digest[:20].upper()}",

@@ -27,6 +27,7 @@ from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind
+from updater.errors import StoreError
 from updater.reads import next_offsets
 from updater.store import Store
 
@@ -61,6 +62,7 @@ class Service:
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
+        self._failure: StoreError | None = None
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
@@ -107,6 +109,8 @@ class Service:
             log.info("running", stores=[s.territory for s in stores], once=self._once)
             self._loop(source, stores)
             self._ready = False
+            if self._failure is not None:
+                raise self._failure
             self._relay(stores, channels)
             self._call(stores, subscribers)
             self._draw(stores, PictureFolder(self.settings.outbox_folder() / "chips"))
@@ -194,7 +198,11 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
-            watch.checkpoint, "interval", seconds=every.checkpoint_seconds, id="checkpoint"
+            self._checkpoint,
+            "interval",
+            (watch,),
+            seconds=every.checkpoint_seconds,
+            id="checkpoint",
         )
         scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
         watch.begin()
@@ -215,6 +223,14 @@ class Service:
         with self._drawing:
             for store in stores:
                 pictures.once(store)
+
+    def _checkpoint(self, watch: Watch) -> None:
+        """Fold the logs in; a store that cannot is closed to everybody, so the service ends."""
+        try:
+            watch.checkpoint()
+        except StoreError as error:
+            self._failure = error
+            self._stop.set()
 
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:

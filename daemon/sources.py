@@ -137,7 +137,7 @@ class InboxSource:
             raise SourceError(
                 f"The inbox file {path.name} cannot be read ({error.strerror}); check its rights."
             ) from None
-        origin = Origin(source="inbox", topic=self.folder.name, path=path.name)
+        origin = Origin(source="inbox", topic=_text(self.folder.name), path=_text(path.name))
         return Message(value, {}, origin, size, path, datetime.fromtimestamp(written, UTC))
 
     def heartbeat(self) -> None:
@@ -145,12 +145,24 @@ class InboxSource:
         time.sleep(IDLE_SECONDS / 4)
 
     def done(self, message: Message, *, failed: bool) -> None:
-        """Move the file out of the way."""
+        """Move the file out of the way, beside those of the same name that came before.
+
+        Raises:
+            SourceError: the folder cannot be written; the event is known when it comes again.
+        """
         if message.path is None:
             return
         folder = self.folder / ("failed" if failed else "done")
-        folder.mkdir(exist_ok=True)
-        message.path.replace(folder / message.path.name)
+        try:
+            folder.mkdir(exist_ok=True)
+            message.path.rename(_free(folder, message.path))
+        except FileNotFoundError:
+            log.warning("inbox_file_went_away", file=message.origin.path)
+        except OSError as error:
+            raise SourceError(
+                f"The inbox file {message.origin.path} cannot be moved to {folder.name}/ "
+                f"({error.strerror}); give the service the right to write there."
+            ) from None
 
     def drained(self) -> bool:
         """True when no file waits."""
@@ -167,6 +179,20 @@ class InboxSource:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _text(name: str) -> str:
+    """A file name as text that can be stored, also where its bytes are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _free(folder: Path, path: Path) -> Path:
+    """A name in a folder that no file has: the same one, or one with a number."""
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}-{number}{path.suffix}"
+    return target
 
 
 class KafkaSource:

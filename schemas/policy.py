@@ -178,6 +178,29 @@ MAX_EVENT_BYTES: Final[int] = 1_000_000
 """Largest event read: a STAC Item is a few kB; Kafka's own default limit is 1 MB."""
 MAX_BANDS: Final[int] = 32
 """More bands than any sensor here delivers."""
+MAX_IMAGE_BYTES: Final[int] = 32 * 2**30
+"""Largest image file opened: ``MAX_PIXELS`` in four bands of 16 bits, uncompressed, are 16 GB;
+twice that leaves room for overviews and is a mistake beyond."""
+MAX_PIXELS_PER_BYTE: Final[int] = 10_000
+"""Pixels one byte on disk may stand for. A blank deflated tile takes a byte for some 300 pixels, a
+sparse GeoTIFF without a tile one for 16 000: such a file declares pixels it does not hold."""
+MAX_BLOCK_BYTES: Final[int] = 512 * 2**20
+"""Largest block a reader must decode at once: a tile is a few MB, a strip of the widest image 1 MB;
+an image in one strip would be decoded whole for each window."""
+MAX_FOOTPRINT_VERTICES: Final[int] = 10_000
+"""Vertices of an event's footprint: a scene's outline has tens, a mosaic's some hundreds."""
+MAX_POLYGON_VERTICES: Final[int] = 2_000_000
+"""Vertices of one polygon of a map: the road network of a département, its largest polygon, has
+some hundred thousand."""
+MAX_MAP_POLYGONS: Final[int] = 20_000_000
+"""Polygons of one delivered map: the densest département has about two million."""
+MAX_MAP_BYTES: Final[int] = 64 * 2**30
+"""Largest map file opened: ``MAX_MAP_POLYGONS`` at the 1 to 2 kB a polygon takes in a
+GeoPackage."""
+
+FIRST_YEAR: Final[int] = 1900
+LAST_YEAR: Final[int] = 2200
+"""Years an image can be of: from the first aerial surveys to far beyond this program."""
 
 SMALLEST_OBJECT_M2: Final = 50.0
 """Footprint from which a building is taken into the map: less changed ground is no object."""

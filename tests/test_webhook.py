@@ -18,8 +18,8 @@ from schemas.alert import AlertKind
 from schemas.subscription import ChannelKind, Subscription
 from tests.map_store import building, made_store, patched
 from updater import outbox
+from updater.clock import utc_now
 from updater.revert import revert
-from updater.store import utc_now
 from updater.subscriptions import find, new_id, new_secret, save, subscriptions
 
 PLACES = [(x, y) for x in (80, 220, 360, 500) for y in (80, 220, 500)]

@@ -23,6 +23,12 @@ class ImportFailed(MillesimedError):
     reason = "import"
 
 
+class ExportFailed(MillesimedError):
+    """A product could not be written whole; nothing of it is left."""
+
+    reason = "export"
+
+
 class OutsideMap(MillesimedError):
     """The footprint touches no store."""
 

@@ -15,6 +15,8 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from pyproj import CRS
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Progress
@@ -52,6 +54,19 @@ def prepare(
     Raises:
         ImportFailed: unreadable, no polygons, no CRS, or beyond repair.
     """
+    try:
+        return _prepared(path, millesime, territory, progress)
+    except (ShapelyError, ProjError) as error:
+        text = " ".join(str(error).split())[:120].rstrip(".")
+        raise ImportFailed(
+            f"The shapes of {path.name} are beyond repair ({text}); check its CRS and clean it "
+            "with coverage tools first."
+        ) from None
+
+
+def _prepared(
+    path: Path, millesime: int, territory: str | None, progress: Progress | None
+) -> tuple[list[MapPolygon], ImportReport]:
     report = ImportReport()
     tick = progress or (lambda *_: None)
     tick("read", 0, 3)

@@ -186,3 +186,11 @@ SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 CREATE_INDEX: Final = "CREATE INDEX polygons_rtree ON polygons USING RTREE (geom)"
 DROP_INDEX: Final = "DROP INDEX IF EXISTS polygons_rtree"
+LATEST: Final = """
+SELECT greatest(
+    (SELECT max(recorded) FROM polygons), (SELECT max(recorded) FROM retirements),
+    (SELECT max(recorded) FROM events), (SELECT max(recorded) FROM alerts),
+    (SELECT max(created) FROM outbox), (SELECT max(received) FROM dead_letters)
+)
+"""
+"""The last instant on record."""

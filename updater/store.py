@@ -14,9 +14,8 @@ kill inside those four leaves a log again, and the next opening starts over.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,17 +23,12 @@ import duckdb
 import structlog
 
 from schemas.acquisition import TERRITORY_PATTERN
+from updater.clock import Clock, SteadyClock, utc_now
 from updater.errors import StoreError, StoreLocked
-from updater.migrations import CREATE_INDEX, DROP_INDEX, MIGRATIONS, SCHEMA_VERSION
+from updater.migrations import CREATE_INDEX, DROP_INDEX, LATEST, MIGRATIONS, SCHEMA_VERSION
+from updater.trouble import explained, is_of_the_data, of_store
 
 log = structlog.get_logger()
-
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """The system's second clock: when something became known."""
-    return datetime.now(UTC)
 
 
 def _load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
@@ -67,7 +61,7 @@ def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
                 f"The store {path.name} is in use by another process; stop the service or ask "
                 "it over HTTP."
             ) from None
-        raise StoreError(
+        raise explained(error) or StoreError(
             f"The store {path.name} does not open ({text[:200]}); restore it from a backup."
         ) from None
     return connection
@@ -87,7 +81,7 @@ class Store:
         self._local = threading.local()
         self._facts: dict[str, str] = {}
         self.path = path
-        self.clock = clock
+        self.clock: Clock = SteadyClock(clock)
         self.repaired = False
 
     @classmethod
@@ -101,7 +95,7 @@ class Store:
 
         if path.exists():
             raise StoreError(f"{path} exists already; choose another file or remove it first.")
-        if not re.match(TERRITORY_PATTERN, territory):
+        if not re.fullmatch(TERRITORY_PATTERN, territory):
             raise StoreError(f"{territory!r} is no département code; give it as in D032.")
         path.parent.mkdir(parents=True, exist_ok=True)
         store = cls(_attach(path, read_only=False), path, utc_now)
@@ -137,9 +131,14 @@ class Store:
                 store._rebuild_index()
                 log.warning("store_repaired", store=path.name)
             store._migrate()
+            (latest,) = store.execute(LATEST).fetchone() or (None,)
+            store.clock = SteadyClock(clock, since=latest)
         except duckdb.Error as error:
             store._connection.close()
-            raise StoreError(f"{path} is no millesimed store ({str(error)[:120]}).") from None
+            raise explained(error) or StoreError(
+                f"{path.name} is no millesimed store ({str(error)[:120]}); make one with "
+                "`millesimed init`."
+            ) from None
         except StoreError:
             store._connection.close()
             raise
@@ -220,21 +219,44 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction: all of it is committed, or none."""
-        with self._writing:
+        """One transaction: all of it is committed, or none.
+
+        Raises:
+            StoreError: the disk or the database failed.
+            duckdb.Error: the values cannot be written.
+        """
+        with self._writing, self._explaining():
             cursor = self.cursor
             cursor.execute("BEGIN")
             try:
                 yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                with suppress(duckdb.Error):  # a failed commit has rolled back already
+                    cursor.execute("ROLLBACK")
                 raise
-            cursor.execute("COMMIT")
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """What the database says of disks as a sentence."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if is_of_the_data(error):
+                raise
+            raise of_store(self.path.name, error) from None
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file."""
-        with self._writing:
-            self.cursor.execute("CHECKPOINT store")
+        """Fold the write-ahead log into the file.
+
+        Raises:
+            StoreError: the disk or the database failed; what was committed is still in the log.
+        """
+        with self._writing, self._explaining():
+            try:
+                self.cursor.execute("CHECKPOINT store")
+            except duckdb.TransactionException:  # so a full disk is called, the first time only
+                self._connection.execute("CHECKPOINT store")
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from updater.reads import as_of
-from updater.store import Store, utc_now
+from updater.store import Store
 from updater.topology import MOVED_M2
 from updater.types import MapPolygon
 
@@ -37,7 +37,8 @@ class Verdict:
 
 def verify(store: Store, *, deep: bool = False) -> Verdict:
     """Check the map as it is now; ``deep`` also checks it as it was after every event."""
-    now = as_of(store, valid_at=utc_now(), recorded_at=utc_now())
+    moment = store.clock()
+    now = as_of(store, valid_at=moment, recorded_at=moment)
     shapes = np.array([p.geometry for p in now], dtype=object)
     coverage = bool(shapely.coverage_is_valid(shapes)) if len(shapes) else True
     overlaps = 0 if coverage else _overlaps(shapes)
@@ -109,6 +110,6 @@ def _torn_states(store: Store) -> int:
     ).fetchall()
     torn = 0
     for (moment,) in moments:
-        shapes = [p.geometry for p in as_of(store, valid_at=utc_now(), recorded_at=moment)]
+        shapes = [p.geometry for p in as_of(store, valid_at=store.clock(), recorded_at=moment)]
         torn += not shapely.coverage_is_valid(np.array(shapes, dtype=object))
     return torn
