@@ -123,7 +123,7 @@ def test_events_on_a_hundred_full_disks_have_their_effect_once(fresh, whole, tmp
         path = tmp_path / f"{number}" / "D032.duckdb"
         path.parent.mkdir()
         shutil.copy(fresh, path)
-        rooms = [(number * 997 + step * 7919) % (400 * KB) for step in range(10)]
+        rooms = [(number * 997 + step * 1733) % (24 * KB) for step in range(9)] + [150 * KB]
         survives(path, rooms, whole, "full disk, commit and checkpoint")
 
 
