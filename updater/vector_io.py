@@ -37,7 +37,10 @@ SIGNATURES: Final = {
 VECTOR: Final = PARQUET | set(SIGNATURES)
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"
 """What may stand before a JSON text: a byte order mark and white space."""
-_UNREADABLE: Final = (RuntimeError, ValueError, TypeError, LookupError, OSError, ShapelyError)
+_UNREADABLE: Final = (
+    *(RuntimeError, ValueError, TypeError, LookupError, OSError, ShapelyError),
+    NameError,  # pyogrio, of a CRS that cannot be told
+)
 """What GDAL, pyarrow and GEOS say of broken files."""
 
 

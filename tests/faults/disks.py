@@ -1,8 +1,9 @@
 """A store on a disk that fills up, in a process of its own.
 
 ``python -m tests.faults.disks STORE EVENTS ROOM``: patches event after event from where the
-history ends; no file may grow more than ROOM bytes beyond the store's largest now (-1: no limit).
-The last line printed is what became of it, as JSON.
+history ends; no file may grow beyond ROOM bytes (-1: no limit), which for a small ROOM ends in a
+commit, for one of about the store's size in a checkpoint. The last line printed is what became of
+it, as JSON.
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ from updater.store import Store
 CHECKPOINT_EVERY = 7
 
 
-def limited(path: Path, room: int) -> None:
-    """Let no file grow beyond the store's largest file now and so much more."""
+def limited(room: int) -> None:
+    """Let no file grow beyond so many bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead of an end
-    log = path.with_name(path.name + ".wal")
-    largest = max(file.stat().st_size for file in (path, log) if file.exists())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + room, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
 
 
 def written(path: Path, events: int) -> dict[str, Any]:
@@ -49,5 +48,5 @@ def written(path: Path, events: int) -> dict[str, Any]:
 if __name__ == "__main__":
     place, count, spare = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     if spare >= 0:
-        limited(place, spare)
+        limited(spare)
     sys.stdout.write(json.dumps(written(place, count)) + "\n")

@@ -112,18 +112,20 @@ def survives(path: Path, rooms: list[int], whole: object, fault: str) -> None:
 def test_events_on_a_disk_that_fills_up_have_their_effect_once(fresh, whole, tmp_path):
     path = tmp_path / "D032.duckdb"
     shutil.copy(fresh, path)
-    rooms = [0, 30 * KB, 120 * KB, 333 * KB]
-    survives(path, rooms, whole, "full disk, commit and checkpoint")
+    size = path.stat().st_size
+    survives(
+        path, [0, 15 * KB, 50 * KB, size, size + 60 * KB], whole, "full disk, commit and checkpoint"
+    )
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_events_on_a_hundred_full_disks_have_their_effect_once(fresh, whole, tmp_path):
-    for number in range(10):
+def test_events_on_many_full_disks_have_their_effect_once(fresh, whole, tmp_path):
+    for number in range(4):
         path = tmp_path / f"{number}" / "D032.duckdb"
         path.parent.mkdir()
         shutil.copy(fresh, path)
-        rooms = [(number * 997 + step * 7919) % (400 * KB) for step in range(10)]
+        rooms = [(number * 997 + step * 4733) % (30 * KB) for step in range(12)]
         survives(path, rooms, whole, "full disk, commit and checkpoint")
 
 
