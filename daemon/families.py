@@ -15,6 +15,7 @@ STAGES: Final = ("validate", "locate", "detect", "plan", "commit", "publish")
 """The way of one event, in order."""
 OUTCOMES: Final = ("processed", "duplicate", "dead-lettered")
 CHANNELS: Final = ("folder", "kafka")
+KAFKA_CLIENTS: Final = ("consumer", "producer")
 SUBSCRIBER_CHANNELS: Final = tuple(kind.value for kind in ChannelKind if kind != ChannelKind.FEED)
 """Ways a subscriber is told; a feed is read, not told."""
 DETECTORS: Final = ("cva", "irmad", "deep-cva", "siamese", "map-guided")

@@ -26,11 +26,11 @@ from daemon.sources import Message
 from daemon.tally import Tally
 from detectors.errors import DetectionError
 from detectors.types import Ground, Progress
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, Origin
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
 from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY
-from updater import alerts, commit, planner, reads, topology
+from updater import alerts, commit, faults, planner, reads, topology
 from updater.alerts import Look, Step
 from updater.errors import StoreError
 from updater.store import Store
@@ -131,8 +131,9 @@ class Pipeline:
             commit.commit_offset(stores[0], message.origin)
             log.info("event_duplicate")
             return Outcome.DUPLICATE
-        for store in fresh:
-            self._apply_to(store, event, message)
+        for store in fresh[:-1]:  # only the last one's commit says that the message is done with
+            self._apply_to(store, event, replace(message, origin=_without_offset(message.origin)))
+        self._apply_to(fresh[-1], event, message)
         return Outcome.PROCESSED
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> None:
@@ -142,6 +143,7 @@ class Pipeline:
             located = locate(store, event.item)
         with stage("detect", acquired=acquired):
             judged = self._detect(store, event, located)
+        faults.reached("after-detect")
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
@@ -239,6 +241,10 @@ class Pipeline:
 
     def _now(self) -> Any:  # noqa: ANN401 - datetime of the store's clock
         return self._stores[0].clock()
+
+
+def _without_offset(origin: Origin) -> Origin:
+    return origin.model_copy(update={"offset": None})
 
 
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:

@@ -111,6 +111,8 @@ class Watch:
             self._metrics.subscription_backlog.labels(channel).set(count)
             self._metrics.subscription_waiting.labels(channel).set(longest)
             self._metrics.parked.labels(channel).set(parked)
+        refused = sum(outbox.given_up(store, ["kafka"]) for store in self._stores)
+        self._metrics.parked.labels("kafka").set(refused)
 
     def _backlog(self, store: Store, kind: ChannelKind) -> tuple[int, float, int]:
         """Alerts due that subscriptions of a kind lack, seconds the oldest has been due, alerts

@@ -28,6 +28,7 @@ from schemas.envelope import (
     TOPIC_DEAD_LETTERS,
     AcquisitionEvent,
 )
+from updater import faults
 from updater.alert_rows import message, record_to_row
 from updater.alerts import Step
 from updater.crs import to_geojson
@@ -86,6 +87,8 @@ def commit(store: Store, effect: Effect) -> None:
             ],
         )
         _write_offset(cursor, effect.origin)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
 
 
 def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
@@ -103,6 +106,8 @@ def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
         key = f"{store.territory}/dead"
         row = OutboxRow(letter.id, DEAD_LETTER_TYPE, TOPIC_DEAD_LETTERS, key, body)
         write_outbox(cursor, [row], letter.received)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
     return True
 
 

@@ -24,6 +24,7 @@ import duckdb
 import structlog
 
 from schemas.acquisition import TERRITORY_PATTERN
+from updater import faults
 from updater.errors import StoreError, StoreLocked
 from updater.migrations import CREATE_INDEX, DROP_INDEX, MIGRATIONS, SCHEMA_VERSION
 
@@ -157,6 +158,7 @@ class Store:
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
             self._connection.execute(statement)
+            faults.reached("in-repair")
         self.repaired = True
 
     def build_index(self) -> None:
@@ -234,7 +236,9 @@ class Store:
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file."""
         with self._writing:
+            faults.reached("in-checkpoint")
             self.cursor.execute("CHECKPOINT store")
+            faults.reached("in-checkpoint")
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""
@@ -243,7 +247,9 @@ class Store:
                 return
             self._closed = True
             try:
+                faults.reached("in-checkpoint")
                 self._connection.execute("CHECKPOINT store")
+                faults.reached("in-checkpoint")
             except duckdb.Error as error:
                 log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])
             self._connection.close()
