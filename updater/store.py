@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -72,6 +73,22 @@ def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
             f"The store {path.name} does not open ({text[:200]}); restore it from a backup."
         ) from None
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a statement gave, whole. An answer that is not fetched to its end keeps its transaction
+    open until its thread asks again; after the next commit no checkpoint would pass it."""
+
+    rows: list[tuple[Any, ...]]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Every row."""
+        return self.rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The first row."""
+        return self.rows[0] if self.rows else None
 
 
 class Store:
@@ -216,9 +233,9 @@ class Store:
             self._local.cursor = found
         return found
 
-    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
-        """Run one statement on this thread's cursor."""
-        return self.cursor.execute(sql, parameters or [])
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
+        """Run one statement on this thread's cursor and fetch all it gives."""
+        return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:

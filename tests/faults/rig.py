@@ -1,10 +1,20 @@
-"""A service under test: its own copy of a world's store, its configuration, its processes."""
+"""A service under test: its own copy of a world's store, its configuration, its processes.
+
+``server``: the broker it reads from and writes to, None for an inbox. ``port``: where it answers
+over HTTP, None for not at all. ``extra``: lines of its configuration.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +23,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.envelope import TOPIC_ACQUISITIONS
 from tests.faults.outcome import Outcome, from_folder, from_topics, store_outcome
-from tests.faults.processes import Running, Starter
+from tests.faults.processes import Running, Starter, kill
 from tests.faults.world import World
 from updater.errors import StoreError
 from updater.store import Store
@@ -27,13 +37,16 @@ OUTPUTS = ("changes", "alerts", "dead_letters")
 
 @dataclass
 class Rig:
-    """One service. ``server``: the broker it reads from and writes to; None for an inbox."""
+    """One service."""
 
     folder: Path
     world: World
     server: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     extra: str = ""
+    acquisitions: str = TOPIC_ACQUISITIONS
+    with_topics: bool = True
+    port: int | None = None
     sent: int = 0
     invalid: int = 0
     unopened: int = 0
@@ -42,8 +55,8 @@ class Rig:
         self.folder.mkdir(parents=True)
         shutil.copy(self.world.store, self.store)
         self.configure()
-        if self.server is not None:
-            create_topics(self.server, [TOPIC_ACQUISITIONS, *self.topics.values()])
+        if self.server is not None and self.with_topics:
+            create_topics(self.server, [self.acquisitions, *self.topics.values()])
 
     @property
     def name(self) -> str:
@@ -71,9 +84,12 @@ class Rig:
         lines += ['device = "cpu"', "retry_seconds = 0.2", "checkpoint_seconds = 0.2", self.extra]
         if self.server is None:
             lines.append('inbox = "inbox"')
-        lines += ["[http]", "enabled = false"]
+        lines += ["[http]", f"enabled = {json.dumps(self.port is not None)}"]
+        if self.port is not None:
+            lines.append(f"port = {self.port}")
         if self.server is not None:
             lines += ["[kafka]", f'servers = "{self.server}"', f'group = "{self.name}"']
+            lines.append(f'acquisitions = "{self.acquisitions}"')
             lines += [f'{kind} = "{topic}"' for kind, topic in self.topics.items()]
             lines.append("[kafka.options]")
             own = {
@@ -95,13 +111,41 @@ class Rig:
                 staged.rename(inbox / f"{self.sent:05}.json")
                 self.sent += 1
             return
-        send(self.server, bodies)
+        send(self.server, bodies, self.acquisitions)
         self.sent += len(bodies)
 
     def start(self, starter: Starter, *, once: bool, fault: str | None = None) -> Running:
         """Start the service."""
         arguments = ["run", "--config", str(self.folder / "millesimed.toml")]
         return starter.start(arguments + ["--once"] * once, log=self.log, fault=fault)
+
+    def metric(self, name: str) -> float:
+        """The sum of the series whose text begins so, as a running service shows them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    def until(self, name: str, least: float, *, seconds: float = 60.0) -> None:
+        """Wait until a metric has come to a value."""
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(OSError):
+                if self.metric(name) >= least:
+                    return
+            assert time.monotonic() < end, f"{name} stays below {least}: {self.log.read_text()}"
+            time.sleep(0.1)
+
+    @contextmanager
+    def running(self, starter: Starter) -> Iterator[Running]:
+        """The service while it is needed; it must end well when asked to."""
+        process = self.start(starter, once=False)
+        try:
+            yield process
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(60) == 0, self.log.read_text()[-3000:]
+        finally:
+            if process.wait(0) is None:
+                kill(process)
 
     def drain(self, starter: Starter) -> None:
         """Run until everything sent is done with and told."""

@@ -51,13 +51,19 @@ def run(arguments: list[str], environment: dict[str, str], log: str) -> int:
     os._exit(code)
 
 
+_ended: dict[int, int] = {}
+
+
 def wait(child: int, seconds: float) -> int | None:
-    """How a child ended; None where it still runs."""
+    """How a child ended, however often that is asked; None where it still runs."""
+    if child in _ended:
+        return _ended[child]
     until = time.monotonic() + seconds
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
-            return os.waitstatus_to_exitcode(status)
+            _ended[child] = os.waitstatus_to_exitcode(status)
+            return _ended[child]
         if time.monotonic() >= until:
             return None
         time.sleep(0.01)

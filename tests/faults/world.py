@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from shapely.geometry import box
 
 from daemon.announce import event_bytes, item_of, when
@@ -31,6 +32,7 @@ from updater.subscriptions import accepted, save
 SIDE, GSD_M = 128, 0.4
 STEP_M = 56.0
 """Between two images: a little more than one covers."""
+MARGIN_M = 60.0
 PLOT_M = 70.0
 FLOWN_BEFORE, FLOWN_AFTER = "2021-07-02", "2024-06-18"
 WITH_BUILDING = (8, 12, 14, 17, 22, 40, 55, 66, 80, 86, 95, 124)
@@ -54,12 +56,13 @@ def pair(number: int) -> Example:
     return make_pair(np.random.default_rng([77, seed]), size=SIDE)
 
 
-def made_world(folder: Path, *, events: int, margin_m: float = 60.0) -> World:
+def made_world(folder: Path, *, events: int, step_m: float = STEP_M, repeat: int = 1) -> World:
     """A map with a reference image and an acquisition for each of so many events, and somebody who
-    wants to be told."""
+    wants to be told. ``repeat``: how often the ground of an image is repeated in either direction,
+    which makes it large and slow to judge."""
     folder.mkdir(parents=True, exist_ok=True)
     across = int(np.ceil(events**0.5))
-    plots = int(np.ceil((across * STEP_M + 2 * margin_m) / PLOT_M))
+    plots = int(np.ceil((across * step_m + 2 * MARGIN_M) / PLOT_M))
     cover, db = folder / "map.gpkg", folder / "fresh.duckdb"
     make_map(cover, polygons=plots**2, seed=1)
     create_store(db, cover, territory="D032", millesime=2021)
@@ -67,16 +70,21 @@ def made_world(folder: Path, *, events: int, margin_m: float = 60.0) -> World:
     with Store.open(db) as store:
         for number in range(events):
             row, col = divmod(number, across)
-            west, south = CORNER + margin_m + STEP_M * np.array([col, row])
-            bounds = (west, south, west + SIDE * GSD_M, south + SIDE * GSD_M)
+            west, south = CORNER + MARGIN_M + step_m * np.array([col, row])
+            side = SIDE * repeat * GSD_M
+            bounds = (west, south, west + side, south + side)
             before, after = (folder / f"{date}-{number:03}.tif" for date in ("before", "after"))
-            write_geotiff(before, pair(number).before, bounds)
-            write_geotiff(after, pair(number).after, bounds)
+            write_geotiff(before, _tiled(pair(number).before, repeat), bounds)
+            write_geotiff(after, _tiled(pair(number).after, repeat), bounds)
             known = item_of(before, acquired=when(FLOWN_BEFORE), sensor=Sensor.PVA)
             add_image(store, _reference(known.id, before, reproject(box(*bounds), CRS, store.crs)))
             bodies.append(event_bytes(item_of(after, **_flown()))[1])
         save(store, accepted(Wish(name="mairie", channel=ChannelKind.FOLDER)))
     return World(folder, db, cover, bodies)
+
+
+def _tiled(image: npt.NDArray[np.uint8], times: int) -> npt.NDArray[np.uint8]:
+    return np.tile(image, (1, times, times))
 
 
 def _flown() -> dict[str, object]:
