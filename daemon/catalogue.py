@@ -18,6 +18,7 @@ from daemon.families import (
     DEAD_LETTER_REASONS,
     DETECTORS,
     IGNORED_REASONS,
+    KAFKA_CLIENTS,
     KINDS,
     LATENCY_BUCKETS,
     OUTCOMES,
@@ -34,6 +35,7 @@ from daemon.families import (
 
 _DEPARTEMENT = "stores of the service"
 _CHANNEL = "folder; kafka where configured"
+_KAFKA_CODE = "names librdkafka gives its errors"
 _PARTITION = "partitions of the topic; `inbox` for a folder"
 _COVER = "the 14 covers of the nomenclature, and `none`; transitions that occurred"
 _JUDGED = "detectors that judged a scene"
@@ -65,6 +67,12 @@ CATALOGUE: Final[dict[str, Family]] = {
         "millesimed_source_waiting_seconds",
         "seconds",
         "How long the oldest event without effect has waited since it was sent; 0 when none waits.",
+    ),
+    "kafka_errors": counter(
+        "millesimed_kafka_errors_total",
+        "errors",
+        "What the Kafka clients complained of; a broker that is away rises several times a minute.",
+        {"client": KAFKA_CLIENTS, "code": _KAFKA_CODE},
     ),
     # stages
     "stage_started": counter(
@@ -164,8 +172,8 @@ CATALOGUE: Final[dict[str, Family]] = {
     "parked": gauge(
         "millesimed_parked_messages",
         "alerts",
-        "Alerts given up after three days, until they are replayed.",
-        {"channel": SUBSCRIBER_CHANNELS},
+        "Alerts given up after three days, and messages Kafka refuses for good.",
+        {"channel": (*SUBSCRIBER_CHANNELS, "kafka")},
     ),
     # the map
     "map_timestamp": gauge(

@@ -42,6 +42,7 @@ class Metrics:
     dead_letters: Counter
     source_lag: Gauge
     source_waiting: Gauge
+    kafka_errors: Counter
     stage_started: Counter
     stage_in_progress: Gauge
     stage_finished: Counter

@@ -28,11 +28,11 @@ from daemon.sources import Message
 from daemon.tally import Tally
 from detectors.errors import DetectionError
 from detectors.types import Ground, Progress, Region
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, Origin
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
 from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY, Sensor
-from updater import alerts, commit, planner, reads, topology
+from updater import alerts, commit, faults, planner, reads, topology
 from updater.alerts import Look, Step
 from updater.errors import StoreError
 from updater.store import Store
@@ -137,8 +137,9 @@ class Pipeline:
             commit.commit_offset(stores[0], message.origin)
             log.info("event_duplicate")
             return Outcome.DUPLICATE
-        for store in fresh:
-            self._apply_to(store, event, message)
+        for store in fresh[:-1]:  # only the last one's commit says that the message is done with
+            self._apply_to(store, event, replace(message, origin=_without_offset(message.origin)))
+        self._apply_to(fresh[-1], event, message)
         return Outcome.PROCESSED
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> None:
@@ -151,6 +152,7 @@ class Pipeline:
         with stage("detect", acquired=acquired):
             look = self._observe if alone else self._detect
             judged = self._sealed(located, lambda: look(store, event, located))
+        faults.reached("after-detect")
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
@@ -309,6 +311,10 @@ def _trouble(error: Exception) -> StoreError | None:
     if isinstance(error, duckdb.Error) and not is_of_the_data(error):
         return of_store("in use", error)
     return explained(error) if isinstance(error, OSError) else None
+
+
+def _without_offset(origin: Origin) -> Origin:
+    return origin.model_copy(update={"offset": None})
 
 
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:

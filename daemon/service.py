@@ -15,11 +15,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.config import Settings
 from daemon.http import HttpServer, application
+from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
 from daemon.pictures import PictureFolder
 from daemon.pipeline import Interrupted, Outcome, Pipeline
-from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
+from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.watch import Watch
@@ -27,6 +28,7 @@ from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind
+from updater import faults, outbox
 from updater.errors import StoreError
 from updater.reads import next_offsets
 from updater.store import Store
@@ -93,6 +95,7 @@ class Service:
             channels = self.channels()
             for channel in channels:
                 stack.callback(channel.close)
+                _offer_again(stores, channel)
             source = self._source(stores)
             stack.callback(source.close)
             subscribers = self.subscribers()
@@ -131,11 +134,13 @@ class Service:
                     if self._once and source.drained():
                         return
                     continue
+                faults.reached("after-read")
                 self.received += 1
                 outcome = self._carry(worker.submit(pipeline.handle, message), source)
                 if outcome is None:
                     return
                 self.counts[outcome] += 1
+                faults.reached("before-offset-commit")
                 source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
 
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
@@ -155,15 +160,22 @@ class Service:
 
     def _source(self, stores: Sequence[Store]) -> Source:
         if self.settings.kafka is not None and self.settings.inbox is None:
-            return KafkaSource(self.settings.kafka, lambda: _merged_offsets(stores))
+            return KafkaSource(
+                self.settings.kafka,
+                lambda: _merged_offsets(stores),
+                count=self._kafka_error,
+            )
         return InboxSource(self.settings.inbox_folder())
 
     def channels(self) -> list[Channel]:
         """Everywhere messages go, by the settings."""
         channels: list[Channel] = [FolderChannel(self.settings.outbox_folder())]
         if self.settings.kafka is not None:
-            channels.append(KafkaChannel(self.settings.kafka))
+            channels.append(KafkaChannel(self.settings.kafka, self._kafka_error))
         return channels
+
+    def _kafka_error(self, client: str, code: str) -> None:
+        self.metrics.kafka_errors.labels(client, code).inc()
 
     def subscribers(self) -> SubscriberRelay:
         """Everyone who is told, by the settings."""
@@ -233,6 +245,12 @@ class Service:
             self._stop.set()
 
 
+def _offer_again(stores: Sequence[Store], channel: Channel) -> None:
+    """What a channel refused before is offered once more: a limit may have been raised."""
+    for store in stores:
+        outbox.offer_again(store, channel.name)
+
+
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:
     """The furthest offset any store has taken in: this process handles a partition in order."""
     merged: dict[tuple[str, int], int] = {}
@@ -260,6 +278,7 @@ def relay_only(settings: Settings) -> int:
         channels = service.channels()
         for channel in channels:
             stack.callback(channel.close)
+            _offer_again(stores, channel)
         subscribers = service.subscribers()
         stack.callback(subscribers.close)
         called = sum(sum(subscribers.once(store).values()) for store in stores)

@@ -28,6 +28,7 @@ from confluent_kafka import (
 )
 
 from daemon.config import KafkaSettings
+from daemon.kafka_errors import QUIET, Complaints, made
 from schemas.dead_letter import Origin
 from schemas.errors import MillesimedError
 from schemas.policy import MAX_EVENT_BYTES
@@ -38,6 +39,10 @@ IDLE_SECONDS = 0.2
 """Between two looks at an empty inbox: quick enough for a person, cheap enough for a disk."""
 END_SECONDS = 2.0
 """How long a broker may take to say where a partition ends."""
+
+
+TOPIC_LOOK_MS = 10_000
+"""Between two looks for the topic, which may be created after the start."""
 
 
 class SourceError(MillesimedError):
@@ -204,7 +209,11 @@ class KafkaSource:
     """
 
     def __init__(
-        self, settings: KafkaSettings, offsets: Callable[[], dict[tuple[str, int], int]]
+        self,
+        settings: KafkaSettings,
+        offsets: Callable[[], dict[tuple[str, int], int]],
+        *,
+        count: Callable[[str, str], None] | None = None,
     ) -> None:
         self._topic = settings.acquisitions
         self._offsets = offsets
@@ -213,7 +222,9 @@ class KafkaSource:
         self._lag: dict[int, int] = {}
         self._in_hand: datetime | None = None
         self._paused = False
-        self._consumer = Consumer(
+        self._complaints = Complaints("consumer", count)
+        self._consumer: Consumer = made(
+            Consumer,
             {
                 "bootstrap.servers": settings.servers,
                 "group.id": settings.group,
@@ -225,8 +236,11 @@ class KafkaSource:
                 "max.partition.fetch.bytes": 4 * MAX_EVENT_BYTES,
                 "fetch.max.bytes": 4 * MAX_EVENT_BYTES,
                 "queued.max.messages.kbytes": 16_384,
+                "topic.metadata.refresh.interval.ms": TOPIC_LOOK_MS,
+                **QUIET,
                 **settings.options,
-            }
+                "error_cb": self._complaints,
+            },
         )
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke
@@ -241,6 +255,7 @@ class KafkaSource:
         consumer.assign(partitions)
         if self._paused:
             consumer.pause(partitions)
+        self._complaints.over()
         log.info("partitions_assigned", partitions=[p.partition for p in partitions])
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -257,18 +272,9 @@ class KafkaSource:
     def _message(self, record: KafkaRecord) -> Message | None:
         error = record.error()
         if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                partition = record.partition()
-                if partition in self._assigned:
-                    self._assigned[partition] = True
-                    self._passed(partition, record.offset())
-            elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                log.warning("topic_missing", topic=self._topic)
-            elif error.fatal():
-                raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
-            else:
-                log.warning("kafka_error", error=error.str())
+            self._note(error, record)
             return None
+        self._complaints.over()
         place = _place(record)
         origin = Origin(
             source="kafka", topic=place.topic, partition=place.partition, offset=place.offset
@@ -280,15 +286,39 @@ class KafkaSource:
         self._in_hand = datetime.fromtimestamp(milliseconds / 1000, UTC) if known else None
         return Message(value, _headers(record), origin, len(value), sent=self._in_hand)
 
+    def _note(self, error: KafkaError, record: KafkaRecord) -> None:
+        """What comes instead of a record: the end of a partition, or a complaint."""
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._complaints.over()
+            partition = record.partition()
+            if partition in self._assigned:
+                self._assigned[partition] = True
+                self._passed(partition, record.offset())
+        elif error.fatal():
+            raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
+        else:
+            self._complaints(error)
+
     def heartbeat(self) -> None:
         """Poll with everything paused: keeps the membership, hands out nothing."""
         if not self._paused:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True
         record = self._consumer.poll(IDLE_SECONDS / 4)
-        if record is not None and record.error() is None:
-            # fetched before the pause took hold: go back, it comes again
-            self._consumer.seek(_place(record))
+        if record is None:
+            return
+        error = record.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            self._note(error, record)
+        elif error is None:
+            self._back_to(_place(record))
+
+    def _back_to(self, place: TopicPartition) -> None:
+        """Go back to a record fetched before a pause took hold; it comes again."""
+        try:
+            self._consumer.seek(place)
+        except KafkaException as error:  # the partition went elsewhere: the store knows the place
+            log.info("partition_lost", partition=place.partition, error=str(error))
 
     def _resume(self) -> None:
         if self._paused:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+import structlog
+
 from daemon.config import Settings
 from daemon.families import STAGES, SUBSCRIBER_CHANNELS
 from daemon.metrics import Metrics
@@ -20,8 +22,11 @@ from daemon.subscribers import due, last_digest
 from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind, Rhythm
 from updater import outbox, progress
+from updater.errors import CheckpointPostponed
 from updater.store import Store
 from updater.subscriptions import channel_name, subscriptions
+
+log = structlog.get_logger()
 
 BEFORE_PUBLISH: Final = STAGES[:-1]
 """Stages an event has behind it once it is committed."""
@@ -78,10 +83,14 @@ class Watch:
         self._waiting()
 
     def checkpoint(self) -> None:
-        """Fold every store's log into its file."""
+        """Fold every store's log into its file; what a long reader keeps from it is folded in the
+        next time."""
         for store in self._stores:
-            with self._metrics.checkpoint_seconds.labels(store.territory).time():
-                store.checkpoint()
+            try:
+                with self._metrics.checkpoint_seconds.labels(store.territory).time():
+                    store.checkpoint()
+            except CheckpointPostponed as error:
+                log.warning("checkpoint_postponed", store=store.path.name, error=str(error))
 
     def _files(self, store: Store) -> None:
         name, log_file = store.territory, store.path.with_name(store.path.name + ".wal")
@@ -111,6 +120,8 @@ class Watch:
             self._metrics.subscription_backlog.labels(channel).set(count)
             self._metrics.subscription_waiting.labels(channel).set(longest)
             self._metrics.parked.labels(channel).set(parked)
+        refused = sum(outbox.given_up(store, ["kafka"]) for store in self._stores)
+        self._metrics.parked.labels("kafka").set(refused)
 
     def _backlog(self, store: Store, kind: ChannelKind) -> tuple[int, float, int]:
         """Alerts due that subscriptions of a kind lack, seconds the oldest has been due, alerts

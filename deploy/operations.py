@@ -121,9 +121,14 @@ def _stages() -> list[series.Panel]:
         ),
         lines(
             "Lag by partition",
-            "Events behind the end of the topic; one partition alone is one bad event or key.",
+            "Events behind the end of the topic; one partition alone is one bad event or key. With "
+            "what the Kafka clients complained of within an hour.",
             units.Short,
             ("sum by (partition) (millesimed_source_lag)", "{{partition}}"),
+            (
+                "sum by (client) (increase(millesimed_kafka_errors_total[1h]))",
+                "{{client}} errors",
+            ),
         ),
         lines(
             "Alerts by name",

@@ -8,7 +8,7 @@ from shapely.geometry import box
 
 from daemon.feeds import alerts_of, collection
 from daemon.metrics import Metrics
-from daemon.relay import FolderChannel, relay_once
+from daemon.relay import Answer, FolderChannel, relay_once
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
 from schemas.legal import LegalStatus
 from schemas.policy import Sensor
@@ -31,7 +31,7 @@ class Balking:
     def send(self, store, rows):
         taken = [row.seq for row in rows[: self.takes]]
         self.had += taken
-        return taken
+        return Answer(taken)
 
     def close(self):
         pass

@@ -28,6 +28,7 @@ from schemas.envelope import (
     TOPIC_DEAD_LETTERS,
     AcquisitionEvent,
 )
+from updater import faults
 from updater.alert_rows import message, record_to_row
 from updater.alerts import Step
 from updater.crs import to_geojson
@@ -90,6 +91,8 @@ def commit(store: Store, effect: Effect) -> None:
         for block, file in effect.series.items():
             cursor.execute("INSERT OR REPLACE INTO series VALUES (?, ?, ?)", [block, file, now])
         _write_offset(cursor, effect.origin)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
 
 
 def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
@@ -107,6 +110,8 @@ def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
         key = f"{store.territory}/dead"
         row = OutboxRow(letter.id, DEAD_LETTER_TYPE, TOPIC_DEAD_LETTERS, key, body)
         write_outbox(cursor, [row], letter.received)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
     return True
 
 

@@ -11,6 +11,10 @@ class StoreError(MillesimedError):
     reason = "store"
 
 
+class CheckpointPostponed(StoreError):
+    """Somebody reads an older state; the log is folded in later."""
+
+
 class StoreLocked(StoreError):
     """Another process holds the store."""
 

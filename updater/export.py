@@ -31,6 +31,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from schemas.nomenclature import COUVERTURE, CS_FROM_INDEX, CS_INDEX
+from updater import faults
 from updater.artificialisation import Status, statuses
 from updater.clip import clipped, touching
 from updater.crs import WGS84, reproject
@@ -144,6 +145,7 @@ def write_layers(
                 for part in parts:
                     archive.write(part, part.name)
                     part.unlink()
+        faults.reached("in-export")
         for part in sorted(folder.iterdir()):  # a Shapefile is several files
             shutil.move(part, path.parent / part.name)
 
@@ -211,6 +213,7 @@ def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
             target.write_colormap(1, colour_table())
             target.set_band_description(1, "code_cs")
         copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
+        faults.reached("in-export")
         shutil.move(staged, path)
 
 

@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Progress
 from schemas.nomenclature import CS_LEAVES, US_CODES
+from updater import faults
 from updater.commit import append_polygons
 from updater.crs import METROPOLITAN_CRS, OVERSEAS_CRS, epsg_of
 from updater.errors import ImportFailed, StoreError
@@ -116,6 +117,7 @@ def create_store(
             store.close()
         if db.exists():
             raise StoreError(f"{db} was made by another process meanwhile; it is left alone.")
+        faults.reached("in-import")
         staged.replace(db)
     return report
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from updater.store import Store
+
+_SETTLED: Final = (
+    "SELECT seq FROM deliveries WHERE channel = ? UNION ALL "
+    "SELECT seq FROM parked WHERE channel = ?"
+)
+"""What a channel has had, and what it will not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +30,12 @@ class Pending:
 
 
 def pending(store: Store, channel: str, *, limit: int = 500) -> list[Pending]:
-    """The oldest messages a channel still lacks, in the order they were committed."""
+    """The oldest messages a channel still lacks, in the order they were committed, but for those
+    that are parked."""
     rows = store.execute(
         "SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o "
-        "ANTI JOIN (SELECT seq FROM deliveries WHERE channel = ?) d ON o.seq = d.seq "
-        "ORDER BY o.seq LIMIT ?",
-        [channel, limit],
+        f"ANTI JOIN ({_SETTLED}) d ON o.seq = d.seq ORDER BY o.seq LIMIT ?",
+        [channel, channel, limit],
     ).fetchall()
     return [Pending(*row) for row in rows]
 
@@ -42,6 +49,23 @@ def delivered(store: Store, channel: str, sequences: Sequence[int]) -> None:
             "INSERT OR IGNORE INTO deliveries SELECT ?, unnest(?::BIGINT[]), ?",
             [channel, list(sequences), store.clock()],
         )
+
+
+def park(store: Store, channel: str, refused: Mapping[int, str]) -> None:
+    """Note what a channel will not take, with the reason."""
+    if not refused:
+        return
+    with store.transaction() as cursor:
+        cursor.executemany(
+            "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?)",
+            [[channel, seq, reason, store.clock()] for seq, reason in refused.items()],
+        )
+
+
+def offer_again(store: Store, channel: str) -> None:
+    """Forget that a channel refused anything; it is offered once more."""
+    with store.transaction() as cursor:
+        cursor.execute("DELETE FROM parked WHERE channel = ?", [channel])
 
 
 def position(store: Store, channel: str) -> int:
@@ -113,8 +137,7 @@ def given_up(store: Store, channels: Sequence[str]) -> int:
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(
-        "SELECT count(*), min(o.created) FROM outbox o "
-        "ANTI JOIN (SELECT seq FROM deliveries WHERE channel = ?) d ON o.seq = d.seq",
-        [channel],
+        f"SELECT count(*), min(o.created) FROM outbox o ANTI JOIN ({_SETTLED}) d ON o.seq = d.seq",
+        [channel, channel],
     ).fetchone()
     return (int(row[0]), row[1]) if row else (0, None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,8 +24,9 @@ import duckdb
 import structlog
 
 from schemas.acquisition import TERRITORY_PATTERN
+from updater import faults
 from updater.clock import Clock, SteadyClock, utc_now
-from updater.errors import StoreError, StoreLocked
+from updater.errors import CheckpointPostponed, StoreError, StoreLocked
 from updater.migrations import CREATE_INDEX, DROP_INDEX, LATEST, MIGRATIONS, SCHEMA_VERSION
 from updater.trouble import explained, is_of_the_data, of_store
 
@@ -65,6 +67,22 @@ def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
             f"The store {path.name} does not open ({text[:200]}); restore it from a backup."
         ) from None
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a statement gave, whole. An answer that is not fetched to its end keeps its transaction
+    open until its thread asks again; after the next commit no checkpoint would pass it."""
+
+    rows: list[tuple[Any, ...]]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Every row."""
+        return self.rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The first row."""
+        return self.rows[0] if self.rows else None
 
 
 class Store:
@@ -156,6 +174,7 @@ class Store:
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
             self._connection.execute(statement)
+            faults.reached("in-repair")
         self.repaired = True
 
     def build_index(self) -> None:
@@ -213,9 +232,9 @@ class Store:
             self._local.cursor = found
         return found
 
-    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
-        """Run one statement on this thread's cursor."""
-        return self.cursor.execute(sql, parameters or [])
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
+        """Run one statement on this thread's cursor and fetch all it gives."""
+        return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -250,13 +269,22 @@ class Store:
         """Fold the write-ahead log into the file.
 
         Raises:
+            CheckpointPostponed: a long reader keeps it from being folded in; the next time will do.
             StoreError: the disk or the database failed; what was committed is still in the log.
         """
         with self._writing, self._explaining():
+            faults.reached("in-checkpoint")
             try:
                 self.cursor.execute("CHECKPOINT store")
             except duckdb.TransactionException:  # so a full disk is called, the first time only
-                self._connection.execute("CHECKPOINT store")
+                try:
+                    self._connection.execute("CHECKPOINT store")
+                except duckdb.TransactionException as error:
+                    text = (
+                        f"Somebody reads {self.path.name} ({' '.join(str(error).split())[:200]})."
+                    )
+                    raise CheckpointPostponed(text) from None
+            faults.reached("in-checkpoint")
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""
@@ -265,7 +293,9 @@ class Store:
                 return
             self._closed = True
             try:
+                faults.reached("in-checkpoint")
                 self._connection.execute("CHECKPOINT store")
+                faults.reached("in-checkpoint")
             except duckdb.Error as error:
                 log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])
             self._connection.close()

@@ -37,9 +37,9 @@ def tried(count: int, seed: int) -> tuple[int, int]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(count):
         value, headers = wrong(chance)
-        began = time.perf_counter()
+        began = time.process_time()
         found = judged(value, headers)
-        assert time.perf_counter() - began < DEADLINE_SECONDS, value[:500]
+        assert time.process_time() - began < DEADLINE_SECONDS, value[:500]
         accepted += isinstance(found, AcquisitionEvent)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < LEAK_KB
     return accepted, count - accepted
@@ -55,7 +55,7 @@ def test_five_thousand_wrong_events_are_events_or_sentences():
 def test_an_input_made_to_swell_is_refused_soon_and_in_little_memory(name):
     value = bombs()[name]
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         with pytest.raises(MillesimedError) as caught:
             parse_acquisition(value, {})
@@ -63,7 +63,7 @@ def test_an_input_made_to_swell_is_refused_soon_and_in_little_memory(name):
     finally:
         tracemalloc.stop()
     assert is_sentence(str(caught.value))
-    assert time.perf_counter() - began < DEADLINE_SECONDS
+    assert time.process_time() - began < DEADLINE_SECONDS
     assert peak < SWELLING_BYTES, f"{peak / 1e6:.0f} MB"
     tally("event made to swell", tried=1)
 

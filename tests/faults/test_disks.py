@@ -15,6 +15,8 @@ import rasterio
 
 from daemon.config import HttpSettings, Settings
 from daemon.service import Service, handled
+from daemon.sources import InboxSource
+from daemon.watch import Watch
 from tests.faults.inputs import is_sentence
 from tests.faults.tally import tally
 from tests.faults.test_patching import state
@@ -181,7 +183,7 @@ def test_a_service_whose_checkpoint_fails_ends_with_the_sentence(fresh, disk, tm
     with Store.open(path) as store:
         patched(store, 0, regions_of(0))
         resized(disk, used(disk) + 4)
-        service._checkpoint([store])
+        service._checkpoint(Watch(service.metrics, settings, [store], [], InboxSource(tmp_path)))
     resized(disk, 64 * KB)
     with pytest.raises(NoRoom, match="disk is full"):
         service.run()
