@@ -170,6 +170,17 @@ def test_the_map_as_of_a_date_is_what_was_valid_and_known_then(store):
     assert verify(store).lineage_errors == 0
 
 
+def test_a_store_that_was_opened_takes_commits_and_folds_them_in(store):
+    store.close()
+    with Store.open(store.path) as again:
+        for offset in (1, 2):
+            with again.transaction() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO offsets VALUES ('topic', 0, ?)", [offset])
+            again.checkpoint()
+        log_file = store.path.with_name(store.path.name + ".wal")
+        assert not log_file.exists() or log_file.stat().st_size == 0
+
+
 def test_a_thread_that_asked_and_idles_holds_up_no_checkpoint(store):
     asked, done = threading.Event(), threading.Event()
 

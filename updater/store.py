@@ -165,11 +165,11 @@ class Store:
     def _has_index(self) -> bool:
         """False after a kill between the second and the third statement of a recovery, which
         leaves a checkpointed file without a log and without an index."""
-        row = self._connection.execute(
-            "SELECT count(*) FROM duckdb_indexes() WHERE database_name = 'store' "
+        rows = self._connection.execute(
+            "SELECT 1 FROM duckdb_indexes() WHERE database_name = 'store' "
             "AND index_name = 'polygons_rtree'"
-        ).fetchone()
-        return row is not None and row[0] > 0
+        ).fetchall()  # to its end: see Rows
+        return bool(rows)
 
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):

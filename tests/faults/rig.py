@@ -1,7 +1,8 @@
 """A service under test: its own copy of a world's store, its configuration, its processes.
 
-``server``: the broker it reads from and writes to, None for an inbox. ``port``: where it answers
-over HTTP, None for not at all. ``extra``: lines of its configuration.
+``server``: the broker it reads from and writes to, None for an inbox. ``stores``: départements,
+each a copy of the world's. ``port``: where it answers over HTTP, None for not at all. ``extra``:
+lines of its configuration.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from updater.verify import verify
 
 SESSION_MS = 6_000
 """The shortest session a broker takes: a killed member is missed soon."""
-DRAIN_SECONDS = 120.0
+DRAIN_SECONDS = 900.0
 OUTPUTS = ("changes", "alerts", "dead_letters")
 
 
@@ -44,6 +45,7 @@ class Rig:
     server: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     extra: str = ""
+    stores: tuple[str, ...] = ("D032",)
     acquisitions: str = TOPIC_ACQUISITIONS
     with_topics: bool = True
     port: int | None = None
@@ -53,7 +55,11 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        shutil.copy(self.world.store, self.store)
+        for territory in self.stores:
+            copy = self.folder / f"{territory}.duckdb"
+            shutil.copy(self.world.store, copy)
+            with Store.open(copy) as store, store.transaction() as cursor:
+                cursor.execute("UPDATE meta SET value = ? WHERE key = 'territory'", [territory])
         self.configure()
         if self.server is not None and self.with_topics:
             create_topics(self.server, [self.acquisitions, *self.topics.values()])
@@ -80,7 +86,8 @@ class Rig:
 
     def configure(self) -> None:
         """Write its configuration."""
-        lines = ['db = "D032.duckdb"', 'outbox = "outbox"', 'detector = "siamese"']
+        stores = [f"{territory}.duckdb" for territory in self.stores]
+        lines = [f"db = {json.dumps(stores)}", 'outbox = "outbox"', 'detector = "siamese"']
         lines += ['device = "cpu"', "retry_seconds = 0.2", "checkpoint_seconds = 0.2", self.extra]
         if self.server is None:
             lines.append('inbox = "inbox"')
@@ -125,7 +132,7 @@ class Rig:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
-    def until(self, name: str, least: float, *, seconds: float = 60.0) -> None:
+    def until(self, name: str, least: float, *, seconds: float = 240.0) -> None:
         """Wait until a metric has come to a value."""
         end = time.monotonic() + seconds
         while True:
@@ -142,7 +149,7 @@ class Rig:
         try:
             yield process
             os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(60) == 0, self.log.read_text()[-3000:]
+            assert process.wait(240) == 0, self.log.read_text()[-3000:]
         finally:
             if process.wait(0) is None:
                 kill(process)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import ssl
 import threading
 import time
 
 import pytest
+import trustme
 from confluent_kafka import Consumer
 
 from schemas.envelope import CHANGE_TYPE, TOPIC_ACQUISITIONS, TOPIC_CHANGES
+from tests.faults.gate import gate
 from tests.faults.outcome import store_outcome
 from tests.faults.processes import warm
-from tests.faults.rig import Rig, send
+from tests.faults.rig import Rig, create_topics, send
 from tests.faults.tally import tally
 from tests.faults.world import made_world, poison, stream
 from tests.integration.broker import available, brittle_broker, broker, free_port
@@ -25,6 +28,7 @@ from updater.verify import verify
 
 pytestmark = [
     pytest.mark.kafka,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(not available(), reason="noida-db is not installed"),
 ]
 PROCESSED = 'millesimed_events_total{outcome="processed"}'
@@ -138,14 +142,14 @@ def test_a_rebalance_in_the_middle_of_a_long_detection(starter, tmp_path):
                 on_assign=lambda *_: got.set(),
                 on_revoke=lambda *_: gone.set(),
             )
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while not got.is_set() and time.monotonic() < until:
                 second.poll(0.2)
             assert got.is_set()
             assert rig.metric('millesimed_stage_in_progress{stage="detect"}') == 1  # still
             second.close()
             assert gone.is_set()
-            rig.until(PROCESSED, 1, seconds=120)
+            rig.until(PROCESSED, 1, seconds=400)
             rig.send([b"poison", b"more poison"])  # the partitions have come back
             rig.until(DEAD, 2)
         rig.drain(starter)
@@ -205,7 +209,7 @@ def test_a_topic_that_does_not_exist_is_said_once_and_waited_for(apart, starter,
             rig.until('millesimed_published_total{channel="kafka"}', 1)  # held up by nobody
             assert rig.metric(WAITING) >= 1  # the dead letter
             kafka.create([rig.topics["dead_letters"]])
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             while rig.metric(WAITING) and time.monotonic() < until:
                 time.sleep(0.2)
             assert rig.metric(WAITING) == 0
@@ -213,3 +217,64 @@ def test_a_topic_that_does_not_exist_is_said_once_and_waited_for(apart, starter,
         assert log.count("create the topic") <= 4
         assert_exactly_once(rig, fault="a topic that does not exist")
         assert store_outcome(rig.store)[1]["dead letters"]
+
+
+def test_a_login_that_is_refused_or_expires_is_said_once_and_tried_again(apart, starter, tmp_path):
+    good, other = ("millesimed", "s3cret-word"), ("millesimed", "changed-since")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    options = {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(tmp_path / "ca.pem"),
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": good[0],
+        "sasl.password": good[1],
+    }
+    refusals = 'millesimed_kafka_errors_total{client="consumer",code="_AUTHENTICATION"}'
+    with brittle_broker(tmp_path) as kafka, gate(kafka.port, context, None) as before:
+        rig = Rig(
+            tmp_path / "rig",
+            apart,
+            f"127.0.0.1:{before.port}",
+            options=options,
+            with_topics=False,
+            port=free_port(),
+        )
+        create_topics(kafka.server, list(rig.topics.values()))
+        portions = stream(apart)
+        send(kafka.server, portions[0])
+        with rig.running(starter) as process:
+            rig.until(refusals, 3)
+            said = [line for line in rig.log.read_text().splitlines() if "_AUTHENTICATION" in line]
+            assert len(said) == 1 and "sasl.password" in said[0] and "client=consumer" in said[0]
+            used, begun = processor_seconds(process.pid), time.monotonic()
+            time.sleep(3)
+            assert (processor_seconds(process.pid) - used) / (time.monotonic() - begun) < 0.3
+            before.login = good
+            rig.until(PROCESSED, 1)
+            before.expire(other)
+            refused = rig.metric(refusals)
+            for portion in portions[1:]:
+                send(kafka.server, portion)
+            rig.until(refusals, refused + 1)
+            before.login = good
+            rig.until(PROCESSED, len(apart.events))
+        assert good[1] not in rig.log.read_text()
+        assert before.refused >= 3
+        rig.drain(starter)
+        rig.server = kafka.server  # to read what was published
+        assert_exactly_once(rig, fault="a login that is refused or expires")
+
+
+def test_settings_librdkafka_does_not_know_are_one_sentence(apart, starter, tmp_path):
+    rig = Rig(
+        tmp_path / "rig",
+        apart,
+        "127.0.0.1:1",
+        options={"sasl.mechanisme": "PLAIN"},
+        with_topics=False,
+    )
+    assert rig.start(starter, once=True).wait(240) == 2
+    assert "correct `kafka.options`" in rig.log.read_text().splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -18,7 +19,8 @@ from updater.reads import as_of, end_of
 from updater.store import Store
 from updater.verify import verify
 
-REACHED_SECONDS = 90.0
+REACHED_SECONDS = 300.0
+"""Only a hang takes that long, however busy the machine."""
 LATEST_KILL = 2.5
 """Seconds after the start: by then a few events have gone all the way."""
 STEPS = (
@@ -34,6 +36,7 @@ STEPS = (
     "in-checkpoint",
     "in-checkpoint:2",
 )
+pytestmark = pytest.mark.timeout(1200)
 needs_broker = pytest.mark.skipif(not available(), reason="noida-db is not installed")
 
 
@@ -153,6 +156,27 @@ def test_a_process_of_its_own_dies_at_its_step_too(small, tmp_path):
         assert verify(store, deep=True).valid
 
 
+@needs_broker
+def test_an_event_on_two_maps_that_is_killed_between_them_has_its_effect_on_both(
+    small, starter, tmp_path
+):
+    document = json.loads(small.events[0])
+    document["data"]["properties"]["millesimed:departement"] = None  # the footprint decides
+    with broker(tmp_path) as server:
+        rig = Rig(tmp_path / "killed", small, server, stores=("D032", "D031"))
+        rig.send([json.dumps(document).encode(), b"poison"])
+        process = rig.start(starter, once=True, fault="after-commit")
+        assert process.wait(REACHED_SECONDS) == -signal.SIGKILL
+        rig.drain(starter)
+    counts = []
+    for territory in rig.stores:
+        with Store.open(rig.folder / f"{territory}.duckdb") as store:
+            assert verify(store, deep=True).valid
+            counts.append(store.execute("SELECT count(*), sum(changed) FROM events").fetchone())
+    tally("kill -9 between the two maps of an event", tried=1, lost=2 - sum(n for n, _ in counts))
+    assert counts[0] == counts[1] and counts[0][0] == 1 and counts[0][1] > 0
+
+
 def test_an_import_that_is_killed_leaves_no_store_and_can_be_made_again(small, starter, tmp_path):
     db, log = tmp_path / "D032.duckdb", tmp_path / "log.txt"
     command = ["init", "--db", str(db), "--millesime", "2021", "--territory", "D032"]
@@ -189,12 +213,17 @@ def test_an_export_that_is_killed_leaves_what_was_there(small, starter, tmp_path
 @needs_broker
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_two_hundred_kills_lose_and_double_nothing(starter, tmp_path):
-    world = made_world(tmp_path / "world", events=110)
+def test_a_hundred_and_thirty_kills_between_kafka_and_kafka(starter, tmp_path):
+    world = made_world(tmp_path / "world", events=105)
     with broker(tmp_path) as server:
         rig = Rig(tmp_path / "killed", world, server)
         whole = Rig(tmp_path / "whole", world, server)
-        kills = campaign(rig, whole, starter, places(150, at_random=3))
-    boxed, calm = Rig(tmp_path / "boxed", world), Rig(tmp_path / "calm", world)
-    kills += campaign(boxed, calm, starter, places(70, at_random=4))
-    assert kills >= 200
+        assert campaign(rig, whole, starter, places(150, at_random=3)) >= 130
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_seventy_kills_between_inbox_and_folder(starter, tmp_path):
+    world = made_world(tmp_path / "world", events=56)
+    rig, whole = Rig(tmp_path / "killed", world), Rig(tmp_path / "whole", world)
+    assert campaign(rig, whole, starter, places(80, at_random=4)) >= 70
