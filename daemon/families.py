@@ -18,6 +18,8 @@ CHANNELS: Final = ("folder", "kafka")
 SUBSCRIBER_CHANNELS: Final = tuple(kind.value for kind in ChannelKind if kind != ChannelKind.FEED)
 """Ways a subscriber is told; a feed is read, not told."""
 DETECTORS: Final = ("cva", "irmad", "deep-cva", "siamese", "map-guided")
+ACQUIRE_KINDS: Final = ("stac", "copernicus", "geoplateforme", "folder", "s3")
+"""Kinds of places images come from."""
 KINDS: Final = tuple(kind.value for kind in AlertKind)
 STATES: Final = tuple(state.value for state in AlertState)
 DEAD_LETTER_REASONS: Final = (

@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon.acquire_sources import ground_of, schedule
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.mail import MailCarrier
@@ -98,6 +99,12 @@ class Service:
             watch = Watch(self.metrics, self.settings, stores, channels, source)
             scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
+            if not self._once:
+                ground = ground_of(stores)
+                for one in schedule(
+                    scheduler, self.settings, metrics=self.metrics, ground=ground, stop=self._stop
+                ):
+                    stack.callback(one.close)
             if self.settings.http.enabled and not self._once:
                 app = application(self, stores, self.settings.http, self.settings.webhook_networks)
                 server = HttpServer(app, self.settings.http)
