@@ -6,12 +6,15 @@ allowed are refused before anything is written.
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -30,6 +33,20 @@ VECTORS: Final = frozenset({".shp", ".dbf", ".shx", ".prj", ".cpg", ".gpkg"})
 
 Wanted = Callable[[str], bool]
 """True for the name of a member that is unpacked."""
+
+
+DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ArchiveError,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+    LookupError,
+)
+"""What the readers raise at bytes that make no sense."""
 
 
 class BadArchive(AcquireError):
@@ -65,7 +82,7 @@ def unpack(volumes: Sequence[Path], folder: Path, *, wanted: Wanted, most: int) 
         if any(path.is_symlink() for path in staged.rglob("*")):
             raise BadArchive(f"{name} holds links; it is not unpacked.")
         settle(staged, folder)
-    except (zipfile.BadZipFile, ArchiveError, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise BadArchive(f"{name} is damaged ({type(error).__name__}); fetch it again.") from None
     except OSError as error:
         raise AcquireError(f"{name} cannot be unpacked ({error.strerror}); see to it.") from None

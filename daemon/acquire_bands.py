@@ -126,8 +126,8 @@ def _reflectance(values: np.ndarray, band: Band) -> np.ndarray:
 
 
 def in_product(folder: Path, names: Sequence[str]) -> list[Band]:
-    """Bands of an unpacked product of Sentinel-2 (``.SAFE``), each at its finest, with the scale and
-    offset its metadata give.
+    """Bands of an unpacked product of Sentinel-2 (``.SAFE``), each at its finest, with the scale
+    and offset its metadata give.
 
     Raises:
         AcquireError: a band or the metadata are missing.

@@ -49,15 +49,13 @@ class Checksum:
 
     @classmethod
     def multihash(cls, text: str | None) -> Self | None:
-        """A multihash in hexadecimal (STAC file extension), None where its function is not known."""
+        """A multihash in hexadecimal (STAC file extension), None for other functions."""
         found = (text or "").strip().lower()
         for code, algorithm in MULTIHASH.items():
             size = hashlib.new(algorithm, usedforsecurity=False).digest_size
-            head = f"{code}{size:02x}"
-            if found.startswith(head) and re.fullmatch(
-                rf"[0-9a-f]{{{2 * size}}}", found[len(head) :]
-            ):
-                return cls(algorithm, found[len(head) :])
+            digest = found.removeprefix(f"{code}{size:02x}")
+            if digest != found and re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", digest):
+                return cls(algorithm, digest)
         return None
 
     def of(self, path: Path) -> bool:
@@ -70,7 +68,7 @@ class Checksum:
 
 
 def md5_list(text: str) -> dict[str, str]:
-    """File names and their MD5 in a list as ``md5sum`` writes it; a digest alone is under ``""``."""
+    """Names and MD5 in a list as ``md5sum`` writes it; a digest alone is under ``""``."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         digest, _, name = line.strip().partition(" ")
@@ -263,6 +261,6 @@ def safe_name(text: str) -> str:
     """A file name made of anything: letters, digits, dots and dashes, no longer than 120, with a
     digest where that loses something."""
     kept = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:120]
-    if kept == text:
+    if kept and kept == text:
         return kept
-    return f"{kept[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return f"{kept[:100] or 'unnamed'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

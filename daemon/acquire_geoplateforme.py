@@ -1,8 +1,8 @@
 """The Géoplateforme's download service: Atom feeds of resources, deliveries and files.
 
-``/capabilities`` says which resources were updated since a day; ``/resource/NAME`` lists the
+``/capabilities`` says which resources were updated since a day, ``/resource/NAME`` lists the
 deliveries of one, ``/resource/NAME/DELIVERY`` its files with length and MD5. A delivery of BD ORTHO
-is one archive, often in volumes; the flight dates come in a delivery of their own, the mosaic graph.
+is one archive, often in volumes; flight dates come in a delivery of their own, the mosaic graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pystac
 import structlog
 
 from daemon.acquire import AcquireError, Cursor, Page, Ref
-from daemon.acquire_archives import IMAGES, VOLUME, delivered, unpack
+from daemon.acquire_archives import VOLUME, delivered, unpack
 from daemon.acquire_files import Checksum, Downloads, md5_list, safe_name
 from daemon.acquire_http import Caller, xml_of
 from daemon.acquire_ign import graph_in, images_in, missing, tile_item
@@ -166,19 +166,16 @@ class GeoplateformeWatcher:
             return folder
         entries = list(self._feed(self._resource(delivery), {}))
         sums = self._sums(entries)
-        volumes, loose = [], []
+        volumes: list[Path] = []
         staging = self._folder / f"{safe_name(key)}.download"
         for entry in sorted(entries, key=lambda entry: entry.file):
-            archive = VOLUME.search(entry.file) is not None
-            if not archive and Path(entry.file).suffix.lower() not in IMAGES:
+            if VOLUME.search(entry.file) is None:
                 continue
-            path = self._downloads.fetch(
-                entry.href,
-                staging / safe_name(entry.file),
-                checksum=Checksum.md5(entry.md5 or sums.get(entry.file)),
-                size=entry.length,
+            checksum = Checksum.md5(entry.md5 or sums.get(entry.file))
+            target = staging / safe_name(entry.file)
+            volumes.append(
+                self._downloads.fetch(entry.href, target, checksum=checksum, size=entry.length)
             )
-            (volumes if archive else loose).append(path)
         if not volumes:
             raise AcquireError(f"{delivery} lists no archive; see the download service.")
         most = self._settings.max_bytes

@@ -84,7 +84,7 @@ class Caller:
                 follow_redirects=True,
                 trust_env=False,
                 headers={"User-Agent": AGENT},
-                event_hooks={"response": [_keeps_tls]},
+                event_hooks={"response": [keeps_tls]},
             )
             for longest in (ANSWER_SECONDS, DOWNLOAD_SECONDS)
         ]
@@ -125,7 +125,7 @@ class Caller:
                         content=bytes(body),
                         request=answer.request,
                     )
-            except _Passing as error:
+            except Passing as error:
                 self.retry(number, error, url)
         raise AssertionError("the last try raises")
 
@@ -144,7 +144,7 @@ class Caller:
         with self._opened(self._clients[1], "GET", url, more) as answer:
             yield answer
 
-    def retry(self, number: int, error: _Passing, url: str) -> None:
+    def retry(self, number: int, error: Passing, url: str) -> None:
         """Wait before the next try.
 
         Raises:
@@ -187,7 +187,7 @@ class Caller:
         except httpx.DecodingError:
             raise AcquireError(f"{_place(url)} answers with bytes that cannot be read.") from None
         except httpx.TransportError as error:
-            raise _Passing(type(error).__name__) from None
+            raise Passing(type(error).__name__) from None
 
     def _take_turn(self) -> None:
         with self._turn:
@@ -198,7 +198,7 @@ class Caller:
             self.sleep(mine - now)
 
 
-class _Passing(Exception):
+class Passing(Exception):
     """What may be gone on the next try; ``after``: seconds the server asks for."""
 
     def __init__(self, text: str, after: float | None = None) -> None:
@@ -206,15 +206,12 @@ class _Passing(Exception):
         self.after = after
 
 
-Passing = _Passing
-
-
 def _judge(answer: httpx.Response, url: str) -> None:
     status = answer.status_code
     if status < 400 or status == 416:
         return
     if status in PASSING:
-        raise _Passing(f"status {status}", _asked(answer))
+        raise Passing(f"status {status}", _asked(answer))
     advice = {
         401: "check its credentials",
         403: "check its credentials and rights",
@@ -235,7 +232,7 @@ def _asked(answer: httpx.Response) -> float | None:
         return None
 
 
-def _keeps_tls(answer: httpx.Response) -> None:
+def keeps_tls(answer: httpx.Response) -> None:
     """A redirect from https to http would show the answer to everyone on the way."""
     if answer.has_redirect_location and answer.url.scheme == "https":
         to = answer.url.join(answer.headers["location"])

@@ -42,7 +42,7 @@ LEAST_GROUND_M2: Final = 50.0
 """Polygons of the graph that show less of an image do not date it: the smallest building the map
 takes."""
 INDEX: Final = "dalle"
-"""How the index of a delivery's tiles begins; its dates, if it has any, are not those of flights."""
+"""How the index of a delivery's tiles begins; dates in it are not those of flights."""
 NOON: Final = time(12, tzinfo=UTC)
 
 
@@ -111,7 +111,7 @@ class Graph:
 def graph_in(folders: Sequence[Path]) -> Graph | None:
     """The mosaic graph among the vector files of some folders: whichever has polygons and a column
     of days. None where there is none."""
-    found = []
+    found: list[gpd.GeoDataFrame] = []
     for path in _files(folders, {".shp", ".gpkg"}):
         if path.stem.lower().startswith(INDEX):
             continue

@@ -1,4 +1,4 @@
-"""What a STAC Item of someone else says: which sensor, which of its assets, with which radiometry."""
+"""What a STAC Item of someone else says: which sensor, which assets, with which radiometry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLATFORMS: Final = (
 )
 """How platforms and constellations are called, and the family they are judged with."""
 SENTINEL_BANDS: Final = ("blue", "green", "red", "nir", "swir16")
-"""What is taken of Sentinel-2 where the settings name no assets: three to look at, two for masks."""
+"""What is taken of Sentinel-2 where no assets are named: three to look at, two for masks."""
 MEDIA: Final = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 
 
@@ -165,5 +165,6 @@ def _address(name: str, asset: Mapping[str, Any]) -> str:
         if isinstance(href, str) and href.startswith(("https://", "http://")):
             return href
     raise AcquireError(
-        f"The asset {name} has no address over HTTP ({str(asset.get('href'))[:60]}); choose another."
+        f"The asset {name} has no address over HTTP ({str(asset.get('href'))[:60]}); choose one "
+        "that has."
     )

@@ -163,7 +163,7 @@ class SourceMeter:
 
     def announced(self, kind: str, count: int) -> None:
         """Images were announced."""
-        self.metrics.acquired.labels(kind, self.source.name).inc(count)
+        self.metrics.acquired_images.labels(kind, self.source.name).inc(count)
 
     def failed(self, kind: str) -> None:
         """An image, or a whole look, failed."""

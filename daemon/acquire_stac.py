@@ -114,7 +114,7 @@ class StacWatcher:
             ) from None
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise AcquireError(
-                f"{settings.url} answers with what is no STAC ({type(error).__name__}); check `url`."
+                f"{settings.url} answers with no STAC ({type(error).__name__}); check `url`."
             ) from None
 
     def fetch(self, ref: Ref) -> list[pystac.Item]:
@@ -192,7 +192,7 @@ class _CheckedIO(StacApiIO):
             more["auth"] = self._auth
         return self._caller.call(method or "GET", href, headers=headers or {}, **more).text
 
-    def read_text(self, source: pystac.link.HREF, *args: Any, **kwargs: Any) -> str:
+    def read_text(self, source: pystac.link.HREF, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
         """Text at an address, never of a file."""
         href = source.href if isinstance(source, pystac.Link) else str(source)
         if not href.startswith(("http://", "https://")):

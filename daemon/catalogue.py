@@ -72,7 +72,7 @@ CATALOGUE: Final[dict[str, Family]] = {
         "How long the oldest event without effect has waited since it was sent; 0 when none waits.",
     ),
     # where images come from
-    "acquired": counter(
+    "acquired_images": counter(
         "millesimed_acquired_images_total", "images", "Images fetched and announced.", _SOURCE
     ),
     "acquired_bytes": counter(

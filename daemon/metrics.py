@@ -42,7 +42,7 @@ class Metrics:
     dead_letters: Counter
     source_lag: Gauge
     source_waiting: Gauge
-    acquired: Counter
+    acquired_images: Counter
     acquired_bytes: Counter
     acquire_failures: Counter
     acquire_success: Gauge
