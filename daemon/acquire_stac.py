@@ -70,7 +70,7 @@ class StacWatcher:
                 if not isinstance(item.get("id"), str):
                     continue
                 acquired, stamp = _acquired(item) or newest, _stamp(item)
-                if seen.get(item["id"], [""])[0] != stamp:
+                if item["id"] not in seen or seen[item["id"]][0] != stamp:
                     refs.append(Ref(f"{item['id']}@{stamp}", item["id"], {"item": item}))
                     seen[item["id"]] = [stamp, acquired.isoformat()]
                 newest = max(newest, acquired)
