@@ -28,7 +28,7 @@ from detectors.raster import open_dataset
 from schemas.policy import Sensor
 
 MOST_PAGES: Final = 10_000
-"""Pages of a thousand keys."""
+"""Pages of a listing: a server that leads in circles is left."""
 DATED: Final = "x-amz-meta-acquired"
 """Metadata of an object that says when its ground was seen."""
 
@@ -73,6 +73,7 @@ class S3Watcher:
         token: str | None = None
         for _ in range(MOST_PAGES):
             asked = {"list-type": "2", "prefix": self._settings.prefix, "encoding-type": "url"}
+            asked |= {"max-keys": str(self._settings.page_size)}
             asked |= {"continuation-token": token} if token else {}
             query = "&".join(f"{k}={quote(v, safe='-_.~')}" for k, v in sorted(asked.items()))
             url = f"{self._settings.url}/{self._settings.bucket}?{query}"

@@ -28,6 +28,8 @@ from schemas.policy import Sensor
 
 SECRET_PREFIX: Final = "MILLESIMED_ACQUIRE"
 SECRET_WORDS: Final = ("password", "secret", "token", "access_key", "client_secret")
+PLACE: Final = ("url", "collections", "catalogue", "subscription", "resource", "folder", "bucket")
+"""Settings that say which place it is; the others only choose from it."""
 GIB: Final = 1 << 30
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#@]+$")]
@@ -65,9 +67,8 @@ class SourceSettings(BaseModel):
         return values
 
     def identity(self) -> dict[str, Any]:
-        """What decides which images are listed; a cursor of other settings is of no use."""
-        aside = set(SourceSettings.model_fields) - {"name"}
-        return self.model_dump(mode="json", exclude=aside | {"quiet_seconds"})
+        """What decides where images are listed; the cursor of another place is of no use."""
+        return self.model_dump(mode="json", include={"kind", *PLACE})
 
 
 class Footprint(BaseModel):
@@ -199,6 +200,7 @@ class S3Source(SourceSettings):
         "none asks the object's x-amz-meta-acquired. Archives are dated by their mosaic graph.",
     )
     since: datetime | None = Field(default=None, description="Oldest upload wanted; none is all.")
+    page_size: int = Field(default=1000, ge=1, le=1000, description="Keys of one answer.")
     etag_is_md5: bool = Field(
         default=True, description="The ETag of an object sent in one piece is its MD5."
     )

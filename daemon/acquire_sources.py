@@ -217,6 +217,12 @@ def schedule(
     return made
 
 
+def close_all(made: Sequence[Acquirer]) -> None:
+    """Let go of every source's connections."""
+    for one in made:
+        one.close()
+
+
 def look(one: Acquirer, meter: SourceMeter) -> None:
     """One look of the service; nobody is there to be told but the log and the metrics."""
     try:

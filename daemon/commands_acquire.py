@@ -114,7 +114,7 @@ def _forever(settings: Any) -> None:  # noqa: ANN401
 
     from apscheduler.schedulers.background import BackgroundScheduler
 
-    from daemon.acquire_sources import schedule
+    from daemon.acquire_sources import close_all, schedule
     from daemon.metrics import Metrics
 
     stop = threading.Event()
@@ -127,5 +127,4 @@ def _forever(settings: Any) -> None:  # noqa: ANN401
         stop.wait()
     finally:
         scheduler.shutdown(wait=True)
-        for one in made:
-            one.close()
+        close_all(made)

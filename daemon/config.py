@@ -118,7 +118,8 @@ class Settings(BaseSettings):
         default_factory=list, description="Where images come from, one table each."
     )
     acquire_folder: Path | None = Field(
-        default=None, description="Folder images are fetched into; else `acquired` by the store."
+        default=None,
+        description="Folder images are fetched into; else `acquired` by the store or inbox.",
     )
     acquire_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list,
@@ -161,10 +162,12 @@ class Settings(BaseSettings):
         return (self.db[0].parent if self.db else Path()) / "inbox"
 
     def acquired_folder(self) -> Path:
-        """Where images are fetched to: the folder set, or one beside the first store."""
+        """Where images are fetched to: the folder set, or one beside the first store, or, on a
+        machine without any, beside the inbox."""
         if self.acquire_folder is not None:
             return self.acquire_folder
-        return (self.db[0].parent if self.db else Path()) / "acquired"
+        beside = self.db[0] if self.db else self.inbox or Path("inbox")
+        return beside.parent / "acquired"
 
     @field_validator("acquire")
     @classmethod

@@ -14,7 +14,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.acquire_round import Acquirer
-from daemon.acquire_sources import ground_of, schedule
+from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.mail import MailCarrier
@@ -99,7 +99,7 @@ class Service:
             stack.callback(subscribers.close)
             watch = Watch(self.metrics, self.settings, stores, channels, source)
             sources: list[Acquirer] = []
-            stack.callback(lambda: [source.close() for source in sources])
+            stack.callback(close_all, sources)
             scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
             stack.callback(self._stop.set)  # a download ends with the service, however that ends
