@@ -11,6 +11,7 @@ from typing import Final
 
 from daemon import __version__
 from daemon.families import (
+    ACQUIRE_KINDS,
     ALERT_BUCKETS,
     CHANNELS,
     CHECKPOINT_BUCKETS,
@@ -39,6 +40,10 @@ _KAFKA_CODE = "names librdkafka gives its errors"
 _PARTITION = "partitions of the topic; `inbox` for a folder"
 _COVER = "the 14 covers of the nomenclature, and `none`; transitions that occurred"
 _JUDGED = "detectors that judged a scene"
+_SOURCE: Final[dict[str, tuple[str, ...] | str]] = {
+    "kind": ACQUIRE_KINDS,
+    "source": "`[[acquire]]` tables of the configuration",
+}
 _GPU = "devices of the machine"
 
 CATALOGUE: Final[dict[str, Family]] = {
@@ -73,6 +78,31 @@ CATALOGUE: Final[dict[str, Family]] = {
         "errors",
         "What the Kafka clients complained of; a broker that is away rises several times a minute.",
         {"client": KAFKA_CLIENTS, "code": _KAFKA_CODE},
+    ),
+    # where images come from
+    "acquired_images": counter(
+        "millesimed_acquired_images_total", "images", "Images fetched and announced.", _SOURCE
+    ),
+    "acquired_bytes": counter(
+        "millesimed_acquired_bytes_total", "bytes", "Bytes downloaded.", _SOURCE
+    ),
+    "acquire_failures": counter(
+        "millesimed_acquire_failures_total",
+        "failures",
+        "Images that could not be fetched, and looks at a source that failed as a whole.",
+        _SOURCE,
+    ),
+    "acquire_success": gauge(
+        "millesimed_acquire_success_timestamp_seconds",
+        "seconds since 1970",
+        "When a source was last looked at to the end.",
+        _SOURCE,
+    ),
+    "acquire_owed": gauge(
+        "millesimed_acquire_owed",
+        "images",
+        "Images or deliveries that could not be fetched yet and are tried again.",
+        _SOURCE,
     ),
     # stages
     "stage_started": counter(

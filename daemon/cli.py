@@ -9,6 +9,7 @@ import typer
 
 from daemon import (
     __version__,
+    commands_acquire,
     commands_bench,
     commands_data,
     commands_history,
@@ -34,6 +35,7 @@ commands_run.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
 commands_data.add_to(app)
+commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)
 commands_bench.add_to(app)

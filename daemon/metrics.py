@@ -43,6 +43,11 @@ class Metrics:
     source_lag: Gauge
     source_waiting: Gauge
     kafka_errors: Counter
+    acquired_images: Counter
+    acquired_bytes: Counter
+    acquire_failures: Counter
+    acquire_success: Gauge
+    acquire_owed: Gauge
     stage_started: Counter
     stage_in_progress: Gauge
     stage_finished: Counter
@@ -101,6 +106,10 @@ class Metrics:
     def departement(self, code: str) -> None:
         """Begin a département's series at 0."""
         self._begin(departement=code)
+
+    def source(self, kind: str, name: str) -> None:
+        """Begin the series of a place images come from at 0."""
+        self._begin(kind=kind, source=name)
 
     def _begin(self, **values: str) -> None:
         """Counters and histograms whose labels are all known, given some values; a gauge is not 0

@@ -13,6 +13,8 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon.acquire_round import Acquirer
+from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.kafka_channel import KafkaChannel
@@ -101,8 +103,16 @@ class Service:
             subscribers = self.subscribers()
             stack.callback(subscribers.close)
             watch = Watch(self.metrics, self.settings, stores, channels, source)
+            sources: list[Acquirer] = []
+            stack.callback(close_all, sources)
             scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
+            stack.callback(self._stop.set)  # a download ends with the service, however that ends
+            if not self._once:
+                ground = ground_of(stores)
+                sources += schedule(
+                    scheduler, self.settings, metrics=self.metrics, ground=ground, stop=self._stop
+                )
             if self.settings.http.enabled and not self._once:
                 app = application(self, stores, self.settings.http, self.settings.webhook_networks)
                 server = HttpServer(app, self.settings.http)

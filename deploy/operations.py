@@ -28,6 +28,7 @@ def operations() -> board.Dashboard:
     for panel in _late():
         sheet.with_panel(panel)
     for title, panels in (
+        ("Where do images come from?", _acquired()),
         ("Where does it hang?", _stages()),
         ("The way out", _way_out()),
         ("How long does it take?", _latencies()),
@@ -87,6 +88,40 @@ def _late() -> list[stat.Panel]:
             units.Short,
             'count(ALERTS{alertname=~"Millesimed.+",alertstate="firing"}) or vector(0)',
             red=1,
+        ),
+    ]
+
+
+def _acquired() -> list[series.Panel]:
+    source = "{{source}}"
+    return [
+        lines(
+            "Images announced, per day",
+            "By source of the configuration.",
+            units.Short,
+            ("sum by (source) (increase(millesimed_acquired_images_total[1d]))", source),
+        ),
+        lines(
+            "Last looked at to the end",
+            "How long ago; one that rises is a source that does not answer.",
+            SECONDS,
+            ("time() - max by (source) (millesimed_acquire_success_timestamp_seconds)", source),
+        ),
+        lines(
+            "Failures per hour, and what is owed",
+            "`millesimed acquire list` says why.",
+            units.Short,
+            (
+                "sum by (source, kind) (increase(millesimed_acquire_failures_total[1h]))",
+                "{{source}} ({{kind}}) failures",
+            ),
+            ("max by (source) (millesimed_acquire_owed)", f"{source} owed"),
+        ),
+        lines(
+            "Downloaded, per hour",
+            "By source.",
+            BYTES,
+            ("sum by (source) (increase(millesimed_acquired_bytes_total[1h]))", source),
         ),
     ]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from daemon.acquire_settings import FolderSource
 from daemon.catalogue import CATALOGUE
 from daemon.config import HttpSettings
 from daemon.service import Service
@@ -103,7 +104,13 @@ def asked(tmp_path_factory, small_scene):
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     made = prepared(folder, small_scene)
     http = HttpSettings(port=port)
-    settings = made.model_copy(update={"http": http, "checkpoint_seconds": 2.0})
+    (folder / "deliveries").mkdir()
+    source = FolderSource(
+        name="ign", kind="folder", folder=folder / "deliveries", every_seconds=SCRAPE_SECONDS
+    )
+    settings = made.model_copy(
+        update={"http": http, "checkpoint_seconds": 2.0, "acquire": [source]}
+    )
     with ExitStack() as stack:
         often = stack.enter_context(pytest.MonkeyPatch.context())
         often.setattr("daemon.service.FRESHNESS_SECONDS", SCRAPE_SECONDS)
