@@ -34,6 +34,10 @@ REMEMBERED: Final = 10_000
 thousand alerts."""
 
 
+BROKERS_AWAY: Final = "_ALL_BROKERS_DOWN"
+"""The complaint of a Kafka client that is counted from 0 on: the one everybody meets."""
+
+
 class Metrics:
     """The metrics of one service, on a registry of its own; attributes as in the catalogue."""
 
@@ -94,6 +98,7 @@ class Metrics:
             if not family.only:
                 setattr(self, attribute, _made(family, self.registry))
         self._begin()
+        self._begin(code=BROKERS_AWAY)
         for stage in STAGES:
             self.stage_in_progress.labels(stage).set(0)
         self.build.labels(*CATALOGUE["build"].labels["version"]).set(1)
