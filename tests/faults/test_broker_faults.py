@@ -28,6 +28,7 @@ from updater.verify import verify
 
 pytestmark = [
     pytest.mark.kafka,
+    pytest.mark.faults,  # they wait for real time-outs, and a busy machine makes those longer
     pytest.mark.timeout(1200),
     pytest.mark.skipif(not available(), reason="noida-db is not installed"),
 ]
@@ -72,9 +73,7 @@ def assert_exactly_once(rig, *, fault, tried=1):
     return found
 
 
-@pytest.mark.parametrize(
-    "absence", [0.0, 8.0, pytest.param(30.0, marks=pytest.mark.faults)], ids=lambda s: f"{s:g}s"
-)
+@pytest.mark.parametrize("absence", [0.0, 8.0, 30.0], ids=lambda s: f"{s:g}s")
 def test_a_broker_that_is_killed_and_comes_back_finds_the_service_waiting(
     apart, starter, tmp_path, absence
 ):
