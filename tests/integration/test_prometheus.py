@@ -42,6 +42,11 @@ class Prometheus:
     def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}"
 
+    def ready(self):
+        """It listens, and answers 503 in plain text, before it can be asked anything."""
+        with urllib.request.urlopen(f"{self.url}/-/ready", timeout=10) as answer:
+            return answer.status == 200
+
     def get(self, path, **query):
         url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
         try:
@@ -80,7 +85,9 @@ def prometheus(folder, target):
             stderr=log,
         )
         try:
-            yield Prometheus(port)
+            made = Prometheus(port)
+            wait(made.ready, READY_SECONDS, "Prometheus never became ready")
+            yield made
         finally:
             process.terminate()
             process.wait(timeout=20)
@@ -92,7 +99,7 @@ def wait(condition, seconds, why):
         try:
             if condition():
                 return
-        except OSError:  # not listening yet
+        except OSError:  # not listening, or not ready yet
             pass
         assert time.monotonic() < until, why
         time.sleep(0.25)
