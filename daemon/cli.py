@@ -12,6 +12,7 @@ from daemon import (
     commands_acquire,
     commands_bench,
     commands_data,
+    commands_doctor,
     commands_history,
     commands_map,
     commands_run,
@@ -38,6 +39,7 @@ commands_data.add_to(app)
 commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)
+commands_doctor.add_to(app)
 commands_bench.add_to(app)
 
 

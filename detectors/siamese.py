@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -157,7 +158,14 @@ def load(weights: Path | None, device: str) -> tuple[SiameseNetwork, float]:
         network.load_state_dict(load_file(weights))
         card = card_of(weights)
         temperature = float(card["calibration"]["temperature"])
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         detail = " ".join(str(error).split())[:120]
         raise WeightsUnreadable(
             f"{weights.name} is no siamese weight file with its card beside it ({detail}); train "

@@ -33,7 +33,7 @@ from updater.trouble import explained, is_of_the_data, of_store
 log = structlog.get_logger()
 
 
-def _load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
+def load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
     """Load the spatial extension from its wheel; install it only where the wheel has none."""
     import duckdb_extension_spatial
 
@@ -49,7 +49,7 @@ def _load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
 def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     try:
-        _load_spatial(connection)
+        load_spatial(connection)
         quoted = str(path).replace("'", "''")
         mode = " (READ_ONLY)" if read_only else ""
         connection.execute(f"ATTACH '{quoted}' AS store{mode}")  # ATTACH takes no parameters
