@@ -79,12 +79,20 @@ def diff(
         "stock_before_m2": found.stock_before,
         "stock_after_m2": found.stock_after,
         "unexplained_m2": found.unexplained,
-        "matrix": found.matrix(),
     }
+    flows = found.matrix()
     if json_:
-        emit(figures)
-    else:
-        show_figures("Differential", figures)
+        emit(figures | {"matrix": flows})
+        return
+    show(
+        "Evolution matrix",
+        [
+            {"from": before, "to": after, "m²": area}
+            for before, row in sorted(flows.items())
+            for after, area in sorted(row.items(), key=lambda cell: -cell[1])
+        ],
+    )
+    show_figures("Differential", figures)
 
 
 def changelog(

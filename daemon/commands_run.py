@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -41,18 +41,8 @@ def demo(
         return
     show("What changed", report.changes)
     show("Who was told", report.told)
-    show_figures("Demo", _flat(report.figures))
+    show_figures("Demo", report.figures)
     typer.echo(f"Everything is in {folder}")
-
-
-def _flat(figures: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            flat[name] = value
-    return flat
 
 
 def run(  # noqa: PLR0913, PLR0917 - each argument is a flag

@@ -18,6 +18,8 @@ from detectors.types import Progress as Tick
 
 CONSOLE = Console(stderr=True)
 """People read stderr; stdout belongs to scripts."""
+PIPED_WIDTH = 500
+"""Columns of a table that goes into a file or a pipe: as wide as it needs."""
 
 
 def emit(document: dict[str, Any] | list[Any]) -> None:
@@ -26,22 +28,31 @@ def emit(document: dict[str, Any] | list[Any]) -> None:
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
-    """Rows as a table on stdout; nothing but a sentence where there are none."""
-    console = Console()
+    """Rows as a table on stdout; nothing but a sentence where there are none. Cells may be folded,
+    never cut: an id is there to be copied, and stays on one line."""
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     if not rows:
         console.print(f"{title}: none.")
         return
     table = Table(title=title)
     for name in rows[0]:
-        table.add_column(name)
+        table.add_column(name, overflow="fold", no_wrap=name == "id")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)
 
 
 def show_figures(title: str, figures: dict[str, Any]) -> None:
-    """Named figures, one a line."""
-    show(title, [{"what": name, "value": value} for name, value in figures.items()])
+    """Named figures, one a line; those within another under its name."""
+    show(title, [{"what": name, "value": value} for name, value in _flat(figures)])
+
+
+def _flat(figures: dict[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{under}{name}.")
+        else:
+            yield f"{under}{name}", value
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,6 +1,7 @@
 """What the documents say exists: commands, options, files."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ def invocations():
         for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
             for call in re.findall(r"millesimed ((?:[a-z-]+ ?)+[^&|;\n]*)", block):
                 yield path.name, call.split("#")[0].strip()
+
+
+def examples(group=None, path=()):
+    """The call each command's help shows."""
+    group = group or typer.main.get_command(app)
+    for name, command in getattr(group, "commands", {}).items():
+        yield from examples(command, (*path, name))
+    if not hasattr(group, "commands"):
+        text = " ".join((group.help or "").split())
+        call = re.search(r"Example: millesimed (.*)", text)
+        yield pytest.param(" ".join(path), call and call[1], id=" ".join(path))
 
 
 def command_of(words):
@@ -38,6 +50,15 @@ def test_every_documented_call_names_a_command_and_its_options(document, call):
     for word in rest:
         if word.startswith("--"):
             assert word.split("=")[0] in known, f"{document}: {word} in {call}"
+
+
+@pytest.mark.parametrize(("path", "call"), list(examples()))
+def test_the_example_in_a_help_is_a_call_of_that_command(path, call):
+    assert call is not None, "no example"
+    command, rest = command_of(shlex.split(call))
+    assert call.startswith(path)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in rest if word.startswith("-")} <= known
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)

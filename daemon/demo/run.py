@@ -6,6 +6,7 @@ events in an inbox. One event comes twice and one is poison.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,9 @@ def run_demo(*, seed: int, folder: Path, progress: Progress | None = None) -> De
     service.run()
     (folder / "metrics.prom").write_bytes(service.metrics.text())
     with Store.open(db) as store:
-        return _report(store, service, landscape, folder, (reference, images), started)
+        report = _report(store, service, landscape, folder, (reference, images), started)
+    (folder / "figures.json").write_text(json.dumps(report.figures, indent=1), encoding="utf-8")
+    return report
 
 
 def _write_inputs(landscape: Landscape, folder: Path) -> tuple[Path, list[Path]]:
@@ -229,6 +232,7 @@ def _change_rows(found: Differential) -> list[dict[str, Any]]:
     return [
         {"from": a, "to": b, "pieces": counts[a, b], "m²": areas[a, b]}
         for a, b in sorted(areas, key=lambda key: -areas[key])
+        if areas[a, b]  # what is left are splinters along outlines that were drawn anew
     ]
 
 
