@@ -13,6 +13,7 @@ from daemon import (
     commands_data,
     commands_history,
     commands_map,
+    commands_recovery,
     commands_run,
     commands_subscriptions,
     commands_token,
@@ -32,6 +33,7 @@ app = typer.Typer(
 commands_run.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
+commands_recovery.add_to(app)
 commands_data.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)

@@ -124,6 +124,14 @@ class Settings(BaseSettings):
     batch: int = Field(default=4, ge=1, le=256, description="Tiles judged at once.")
     retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
     checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
+    backup_folder: Path | None = Field(
+        default=None, description="Where the running service writes backups; none makes none."
+    )
+    backup_hours: float = Field(default=24.0, gt=0, description="Between two backups of a store.")
+    backups_kept: int = Field(default=7, ge=1, description="Backups of a store that are kept.")
+    outbox_days: float = Field(
+        default=30.0, ge=0, description="Age from which `compact` prunes what everyone has had."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -181,7 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
     folder = path.parent
     if isinstance(values.get("db"), str):
         values["db"] = [values["db"]]
-    for key in ("inbox", "outbox", "weights"):
+    for key in ("inbox", "outbox", "weights", "backup_folder"):
         if key in values:
             values[key] = folder / str(values[key])
     if isinstance(values.get("db"), list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,11 +31,13 @@ class PictureFolder:
 
     folder: Path
 
-    def once(self, store: Store) -> int:
-        """Draw what was told since the last time; gives how many pictures."""
+    def once(self, store: Store, stopping: Callable[[], bool] = lambda: False) -> int:
+        """Draw what was told since the last time, until asked to stop; gives how many pictures."""
         drawn = 0
-        while rows := outbox.after(
-            store, outbox.position(store, CHANNEL), type_=ALERT_TYPE, limit=20
+        while not stopping() and (
+            rows := outbox.after(
+                store, outbox.position(store, CHANNEL), type_=ALERT_TYPE, limit=AT_ONCE
+            )
         ):
             alerts = (Alert.model_validate_json(row.body) for row in rows)
             for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 SOURCE = "urn:millesimed:updater"
 FLUSH_SECONDS = 10.0
 """How long a Kafka delivery may take before the round is given up and tried again."""
+FEED_SHARE = 0.05
+"""Part of the time that may go into writing the feed, which holds every alert there is."""
 
 
 class Channel(Protocol):
@@ -79,20 +82,38 @@ class FolderChannel:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._stale: dict[str, Store] = {}
+        self._rest_until: dict[str, float] = {}
 
     def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
-        """Write the messages, then the feed when alerts are among them."""
+        """Write the messages; when alerts are among them the feed is due."""
         for row in rows:
             event = _event(store, row)
             kind = row.topic.removeprefix("millesimed.")
             write_whole(self.folder / kind / f"{row.id}.json", to_structured(event))
         if any(row.type == ALERT_TYPE for row in rows):
-            body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
-            write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
+            self._stale[store.territory] = store
         return [row.seq for row in rows]
 
+    def settle(self) -> None:
+        """Write the feeds that are due and not resting: the longer one takes to write, the longer
+        it rests, so that a feed of many alerts is no brake."""
+        for territory in list(self._stale):
+            if monotonic() >= self._rest_until.get(territory, 0.0):
+                self._write(territory)
+
+    def _write(self, territory: str) -> None:
+        started = monotonic()
+        store = self._stale.pop(territory)
+        body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
+        write_whole(self.folder / "feed" / f"alerts-{territory}.geojson", body)
+        now = monotonic()
+        self._rest_until[territory] = now + (now - started) / FEED_SHARE
+
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Write the feeds that are still due."""
+        for territory in list(self._stale):
+            self._write(territory)
 
 
 class FolderCarrier:
@@ -194,6 +215,9 @@ def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Me
     for store in stores:
         for channel in channels:
             total += _relay_channel(store, channel, metrics)
+    for channel in channels:
+        if isinstance(channel, FolderChannel):
+            channel.settle()
     measure(stores, channels, metrics)
     return total
 

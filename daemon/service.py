@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from time import monotonic
 from types import FrameType
@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.mail import MailCarrier
@@ -37,6 +38,9 @@ POLL_SECONDS = 0.5
 ALIVE_SECONDS = 60.0
 """A main loop that has not turned for this long counts as hung (it turns four times a second even
 while a detection runs)."""
+TURN_SECONDS = 0.25
+"""Wait for an event before the source is kept alive: most small ones are done by then, and a
+consumer that pauses drops what it has fetched ahead."""
 FRESHNESS_SECONDS = 15.0
 """Between two looks at files, backlogs and progress: Prometheus' usual scrape interval."""
 
@@ -61,6 +65,7 @@ class Service:
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
+        self._backups: Backups | None = None
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
@@ -99,7 +104,13 @@ class Service:
             scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
             if self.settings.http.enabled and not self._once:
-                app = application(self, stores, self.settings.http, self.settings.webhook_networks)
+                app = application(
+                    self,
+                    stores,
+                    self.settings.http,
+                    self.settings.webhook_networks,
+                    self.backups(),
+                )
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -109,7 +120,7 @@ class Service:
             self._ready = False
             self._relay(stores, channels)
             self._call(stores, subscribers)
-            self._draw(stores, PictureFolder(self.settings.outbox_folder() / "chips"))
+            self._draw(stores)
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -136,7 +147,7 @@ class Service:
 
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
         """Wait for an event, keeping the source alive; None when it was interrupted."""
-        while not work.done():
+        while not wait([work], TURN_SECONDS).done:
             self._turn()
             source.heartbeat()
         try:
@@ -160,6 +171,12 @@ class Service:
         if self.settings.kafka is not None:
             channels.append(KafkaChannel(self.settings.kafka))
         return channels
+
+    def backups(self) -> Backups | None:
+        """Where backups go, by the settings."""
+        if self._backups is None and self.settings.backup_folder is not None:
+            self._backups = Backups(self.settings.backup_folder, self.settings.backups_kept)
+        return self._backups
 
     def subscribers(self) -> SubscriberRelay:
         """Everyone who is told, by the settings."""
@@ -194,8 +211,15 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
+            self._draw, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
+        )
+        scheduler.add_job(
             watch.checkpoint, "interval", seconds=every.checkpoint_seconds, id="checkpoint"
         )
+        backups = self.backups()
+        if backups is not None:
+            hours = every.backup_hours
+            scheduler.add_job(backups.round, "interval", (stores,), hours=hours, id="backups")
         scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
         watch.begin()
         scheduler.start()
@@ -211,10 +235,11 @@ class Service:
                 for channel, count in subscribers.once(store).items():
                     self.metrics.delivered.labels(channel.value).inc(count)
 
-    def _draw(self, stores: Sequence[Store], pictures: PictureFolder) -> None:
+    def _draw(self, stores: Sequence[Store]) -> None:
+        pictures = PictureFolder(self.settings.outbox_folder() / "chips")
         with self._drawing:
             for store in stores:
-                pictures.once(store)
+                pictures.once(store, self._stop.is_set)
 
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:

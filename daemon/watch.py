@@ -9,7 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Final
+
+import duckdb
+import structlog
 
 from daemon.config import Settings
 from daemon.families import STAGES, SUBSCRIBER_CHANNELS
@@ -23,8 +27,12 @@ from updater import outbox, progress
 from updater.store import Store
 from updater.subscriptions import channel_name, subscriptions
 
+log = structlog.get_logger()
+
 BEFORE_PUBLISH: Final = STAGES[:-1]
 """Stages an event has behind it once it is committed."""
+PROGRESS_SHARE: Final = 0.05
+"""Part of the time that may go into measuring progress, which reads the whole map."""
 
 
 class Watch:
@@ -46,6 +54,7 @@ class Watch:
         self._partitions: set[str] = set()
         self._images: dict[str, int] = {}
         self._areas: dict[str, float] = {}
+        self._rest_until: dict[str, float] = {}
 
     def begin(self) -> None:
         """Say what the stores remember of earlier runs, and look for the first time."""
@@ -78,10 +87,14 @@ class Watch:
         self._waiting()
 
     def checkpoint(self) -> None:
-        """Fold every store's log into its file."""
+        """Fold every store's log into its file; one that a long reader keeps from it is tried again
+        the next time."""
         for store in self._stores:
-            with self._metrics.checkpoint_seconds.labels(store.territory).time():
-                store.checkpoint()
+            try:
+                with self._metrics.checkpoint_seconds.labels(store.territory).time():
+                    store.checkpoint()
+            except duckdb.TransactionException as error:
+                log.warning("checkpoint_failed", store=store.path.name, error=str(error)[:200])
 
     def _files(self, store: Store) -> None:
         name, log_file = store.territory, store.path.with_name(store.path.name + ".wal")
@@ -97,9 +110,14 @@ class Watch:
         whole = self._areas[name]
         if known == self._images.get(name) or not whole:
             return
+        started = monotonic()
+        if started < self._rest_until.get(name, 0.0):
+            return
         for year, ground in progress.looked_at(store).items():
             self._metrics.covered.labels(name, str(year)).set(ground / whole)
         self._images[name] = known
+        now = monotonic()
+        self._rest_until[name] = now + (now - started) / PROGRESS_SHARE
 
     def _subscribers(self) -> None:
         for channel in SUBSCRIBER_CHANNELS:

@@ -170,10 +170,36 @@ CREATE VIEW legal_now AS
 legal statuses as last judged; and a version may be retired twice, the second time from earlier on
 (an event whose successor was undone first)."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2)
+V3: Final = """
+INSERT OR IGNORE INTO positions
+    SELECT c.channel, coalesce(l.seq - 1, (SELECT max(seq) FROM outbox), 0)
+    FROM (SELECT DISTINCT channel FROM deliveries) c
+    LEFT JOIN (
+        SELECT c.channel, min(o.seq) AS seq
+        FROM outbox o CROSS JOIN (SELECT DISTINCT channel FROM deliveries) c
+        ANTI JOIN deliveries d ON d.channel = c.channel AND d.seq = o.seq
+        GROUP BY c.channel
+    ) l ON l.channel = c.channel;
+DROP TABLE deliveries;
+CREATE TABLE retries (
+    letter VARCHAR PRIMARY KEY,
+    destination VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+"""
+"""Every channel keeps a position instead of a row for each message it had; dead letters that were
+given another chance."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
-CREATE_INDEX: Final = "CREATE INDEX polygons_rtree ON polygons USING RTREE (geom)"
-DROP_INDEX: Final = "DROP INDEX IF EXISTS polygons_rtree"
+INDEXES: Final = {
+    "polygons_rtree": "polygons USING RTREE (geom)",
+    "images_rtree": "images USING RTREE (footprint)",
+    "alerts_rtree": "alerts USING RTREE (geom)",
+}
+"""R-trees: what an event looks up by place, however much there is elsewhere."""
+DROP_INDEX: Final = "; ".join(f"DROP INDEX IF EXISTS {name}" for name in INDEXES)
+CREATE_INDEX: Final = "; ".join(f"CREATE INDEX {name} ON {on}" for name, on in INDEXES.items())

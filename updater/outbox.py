@@ -25,23 +25,17 @@ class Pending:
 def pending(store: Store, channel: str, *, limit: int = 500) -> list[Pending]:
     """The oldest messages a channel still lacks, in the order they were committed."""
     rows = store.execute(
-        "SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o "
-        "ANTI JOIN (SELECT seq FROM deliveries WHERE channel = ?) d ON o.seq = d.seq "
-        "ORDER BY o.seq LIMIT ?",
-        [channel, limit],
+        "SELECT seq, id, type, topic, key, body, created FROM outbox "
+        "WHERE seq > ? ORDER BY seq LIMIT ?",
+        [position(store, channel), limit],
     ).fetchall()
     return [Pending(*row) for row in rows]
 
 
 def delivered(store: Store, channel: str, sequences: Sequence[int]) -> None:
-    """Note that a channel has had some messages."""
-    if not sequences:
-        return
-    with store.transaction() as cursor:
-        cursor.execute(
-            "INSERT OR IGNORE INTO deliveries SELECT ?, unnest(?::BIGINT[]), ?",
-            [channel, list(sequences), store.clock()],
-        )
+    """Note that a channel has had some messages: the first of those it lacked, without a gap."""
+    if sequences:
+        advance(store, channel, max(sequences))
 
 
 def position(store: Store, channel: str) -> int:
@@ -113,8 +107,6 @@ def given_up(store: Store, channels: Sequence[str]) -> int:
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(
-        "SELECT count(*), min(o.created) FROM outbox o "
-        "ANTI JOIN (SELECT seq FROM deliveries WHERE channel = ?) d ON o.seq = d.seq",
-        [channel],
+        "SELECT count(*), min(created) FROM outbox WHERE seq > ?", [position(store, channel)]
     ).fetchone()
     return (int(row[0]), row[1]) if row else (0, None)

@@ -6,30 +6,58 @@ it, because replaying a write-ahead log that holds R-tree statements needs the e
 **The R-tree trap.** After ``kill -9`` with R-tree changes in the log, DuckDB 1.5.x raises
 "Operation requires a flat vector" on the first use of the index, and once that has happened even
 ``DROP INDEX`` fails (duckdb-spatial #861, fixed upstream after this wheel). The rows are intact.
-So a log left beside the file means an unclean shutdown, and then the very first statements are
-``DROP INDEX``, ``CHECKPOINT``, ``CREATE INDEX``, ``CHECKPOINT``, before anything can touch it. A
-kill inside those four leaves a log again, and the next opening starts over.
+So a log left beside the file means an unclean shutdown, and then the very first statements drop
+every R-tree, ``CHECKPOINT``, make them again, ``CHECKPOINT``, before anything can touch one. A kill
+inside those leaves a log again, and the next opening starts over.
+
+**The open answer.** An answer of which a row was not fetched keeps its transaction open, and while
+one is open no checkpoint gets past a row that was replaced. So ``Store.execute`` fetches all rows.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+from uuid import uuid4
 
 import duckdb
 import structlog
 
 from schemas.acquisition import TERRITORY_PATTERN
 from updater.errors import StoreError, StoreLocked
-from updater.migrations import CREATE_INDEX, DROP_INDEX, MIGRATIONS, SCHEMA_VERSION
+from updater.migrations import CREATE_INDEX, DROP_INDEX, INDEXES, MIGRATIONS, SCHEMA_VERSION
 
 log = structlog.get_logger()
 
 Clock = Callable[[], datetime]
+
+CHECKPOINT_SECONDS: Final = 5.0
+"""How long a checkpoint waits for readers that are still at an older state."""
+CHECKPOINT_PAUSE_SECONDS: Final = 0.05
+
+
+class Rows:
+    """Everything a statement answered, fetched already."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+        self._next = 0
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row; None behind the last."""
+        found = self._rows[self._next : self._next + 1]
+        self._next += 1
+        return found[0] if found else None
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The rows that are left."""
+        found, self._next = self._rows[self._next :], len(self._rows)
+        return found
 
 
 def utc_now() -> datetime:
@@ -86,9 +114,12 @@ class Store:
         self._closed = False
         self._local = threading.local()
         self._facts: dict[str, str] = {}
+        self.remembered: dict[str, Any] = {}
+        """What was asked of the map and no patch changes."""
         self.path = path
         self.clock = clock
         self.repaired = False
+        self.read_only = False
 
     @classmethod
     def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
@@ -132,9 +163,12 @@ class Store:
         log_file = path.with_name(path.name + ".wal")
         unclean = log_file.exists() and log_file.stat().st_size > 0
         store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
+        store.read_only = read_only and not unclean
         try:
             if unclean or not (read_only or store._has_index()):
                 store._rebuild_index()
+            if unclean:
+                store.repaired = True
                 log.warning("store_repaired", store=path.name)
             store._migrate()
         except duckdb.Error as error:
@@ -146,21 +180,19 @@ class Store:
         return store
 
     def _has_index(self) -> bool:
-        """False after a kill between the second and the third statement of a recovery, which
-        leaves a checkpointed file without a log and without an index."""
-        row = self._connection.execute(
-            "SELECT count(*) FROM duckdb_indexes() WHERE database_name = 'store' "
-            "AND index_name = 'polygons_rtree'"
-        ).fetchone()
-        return row is not None and row[0] > 0
+        """False after a kill inside a recovery, which may leave a checkpointed file without a log
+        and without every index, and for a file made before there were as many."""
+        rows = self._connection.execute(
+            "SELECT index_name FROM duckdb_indexes() WHERE database_name = 'store'"
+        ).fetchall()
+        return {row[0] for row in rows} >= INDEXES.keys()
 
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
             self._connection.execute(statement)
-        self.repaired = True
 
     def build_index(self) -> None:
-        """Build the R-tree over everything loaded (once, after a bulk load) and checkpoint."""
+        """Build the R-trees over everything loaded (once, after a bulk load) and checkpoint."""
         with self._writing:
             self._connection.execute(CREATE_INDEX)
             self._connection.execute("CHECKPOINT store")
@@ -172,6 +204,8 @@ class Store:
                 f"The store {self.path.name} has schema {found}, newer than this program's "
                 f"{SCHEMA_VERSION}; upgrade millesimed."
             )
+        if self.read_only:  # an older one is read as it is
+            return
         for number in range(found, SCHEMA_VERSION):
             with self.transaction() as cursor:
                 cursor.execute(MIGRATIONS[number])
@@ -214,9 +248,9 @@ class Store:
             self._local.cursor = found
         return found
 
-    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
-        """Run one statement on this thread's cursor."""
-        return self.cursor.execute(sql, parameters or [])
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
+        """Run one statement on this thread's cursor and fetch what it answers."""
+        return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -232,9 +266,44 @@ class Store:
             cursor.execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file."""
+        """Fold the write-ahead log into the file; waits a little for readers of an older state.
+
+        Raises:
+            duckdb.TransactionException: one of them takes longer; the log stays as it is.
+        """
+        until = time.monotonic() + CHECKPOINT_SECONDS
+        while True:
+            try:
+                with self._writing:
+                    self.cursor.execute("CHECKPOINT store")
+                return
+            except duckdb.TransactionException:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(CHECKPOINT_PAUSE_SECONDS)
+
+    @contextmanager
+    def beside(self, path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """A cursor at another file, new or not, under the name given with it; this store is
+        ``store`` to it."""
+        name = f"beside_{uuid4().hex}"
         with self._writing:
-            self.cursor.execute("CHECKPOINT store")
+            if self._closed:
+                raise StoreError(f"The store {self.path.name} is closed; open it again.")
+            cursor = self._connection.cursor()
+        quoted = str(path).replace("'", "''")
+        try:
+            cursor.execute(f"ATTACH '{quoted}' AS {name}")
+            cursor.execute(f"USE {name}")
+            cursor.execute("SET TimeZone = 'UTC'")
+            yield cursor, name
+        finally:
+            with suppress(duckdb.Error):  # no transaction was left open
+                cursor.execute("ROLLBACK")
+            with suppress(duckdb.Error):  # it was not attached
+                cursor.execute("USE store")
+                cursor.execute(f"DETACH {name}")
+            cursor.close()
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""
@@ -243,7 +312,8 @@ class Store:
                 return
             self._closed = True
             try:
-                self._connection.execute("CHECKPOINT store")
+                if not self.read_only:
+                    self._connection.execute("CHECKPOINT store")
             except duckdb.Error as error:
                 log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])
             self._connection.close()
