@@ -1,8 +1,8 @@
 """What ``millesimed bench service`` sends: a map, images of small sites on it, events in bursts.
 
-A site is looked at four times: a building is there twice, then it is gone twice. Looks of many sites
-are interleaved, so that every part of a run has the same mix, and each site's looks are far enough
-apart to be campaigns of their own.
+A site is looked at four times: a building is there twice, then it is gone twice. Looks of many
+sites are interleaved, so that every part of a run has the same mix, and each site's looks are far
+enough apart to be campaigns of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
+from cloudevents.core.bindings.kafka import to_binary
 from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Producer
 from rasterio.transform import from_origin
 from shapely.geometry import box
@@ -28,7 +30,6 @@ from daemon.bench_patch import CELL_M, CORNER, CRS, make_map
 from daemon.config import KafkaSettings
 from detectors.cva import Cva
 from detectors.types import Tile, TileScores
-from schemas.envelope import to_kafka
 from schemas.nomenclature import CS_INDEX
 from schemas.policy import BUILDING, Sensor
 from updater.commit import add_image
@@ -207,7 +208,11 @@ Put = Callable[[str, bytes], None]
 
 def inbox_put(inbox: Path) -> Put:
     """Sends by writing files."""
-    return lambda name, body: drop(inbox, name, body) and None
+
+    def put(name: str, body: bytes) -> None:
+        drop(inbox, name, body)
+
+    return put
 
 
 def kafka_put(settings: KafkaSettings) -> Put:
@@ -216,11 +221,12 @@ def kafka_put(settings: KafkaSettings) -> Put:
 
     def put(_: str, body: bytes) -> None:
         try:
-            record = to_kafka(JSONFormat().read(None, body))
+            event = JSONFormat().read(CloudEvent, body)
         except ValueError:
             producer.produce(settings.acquisitions, value=body)
         else:
-            headers = list(record.headers.items())
+            record = to_binary(event, JSONFormat())
+            headers: list[tuple[str, str | bytes | None]] = list(record.headers.items())
             producer.produce(
                 settings.acquisitions, value=record.value, key=record.key, headers=headers
             )

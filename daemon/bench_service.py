@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -40,7 +41,7 @@ from updater.verify import verify
 
 POLYGONS: Final = 2_500
 WARM: Final = 100
-"""Events before the clock starts: they load what is loaded once, and say how fast the service is."""
+"""Events before the clock starts: they load what is loaded once, and say how fast it is."""
 LOAD: Final = 0.6
 """Part of that speed at which events then come, in the mean."""
 SAMPLE_SECONDS: Final = 1.0
@@ -327,7 +328,7 @@ def figures(samples: Sequence[Sample], seconds: Sequence[float], first: int) -> 
     count = len(seconds)
     edges = np.linspace(0, count, PARTS + 1).astype(int)
     parts = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         here = [s for s in samples if low <= s.handled - first <= high] or [samples[-1]]
         p50, p95, p99 = np.percentile(np.array(seconds[low:high]) * 1e3, [50, 95, 99])
         parts.append(

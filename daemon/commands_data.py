@@ -174,7 +174,7 @@ def dead_letters_show(
         show_figures(letter, document)
 
 
-def dead_letters_retry(  # noqa: PLR0913, PLR0917 - each argument is a flag
+def dead_letters_retry(
     letter: Annotated[str | None, typer.Argument(help="Id of the dead letter.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every letter not retried yet.")] = False,
     reason: Reason = None,
@@ -209,9 +209,7 @@ def dead_letters_retry(  # noqa: PLR0913, PLR0917 - each argument is a flag
         tried = retry(
             store,
             wanted,
-            lambda one: (
-                back_to_topic(one, servers) if servers else str(back_to_inbox(one, folder))
-            ),
+            lambda one: back_to_topic(one, servers) if servers else str(back_to_inbox(one, folder)),
         )
     if letter is not None and tried[0].refused is not None:
         raise UsageError(tried[0].refused)

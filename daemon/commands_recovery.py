@@ -42,16 +42,14 @@ def backup(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Copy a store, also one at work: with --url and a token of the scope admin in MILLESIMED_TOKEN.
+    """Copy a store. One at work is asked with --url, and a token of the scope admin in
+    MILLESIMED_TOKEN.
 
     Example: millesimed backup --db D032.duckdb backups/D032.duckdb
     """
     if (out is None) == (url is None):
         raise UsageError("Say where to: a file to write, or --url of the service that holds it.")
-    if url is not None:
-        figures = _ask(url)
-    else:
-        figures = _backup(store_path(db), out or Path())
+    figures = _ask(url) if url is not None else _backup(store_path(db), out or Path())
     if json_:
         emit(figures)
     else:

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 CHANNEL: Final = "pictures"
 AT_ONCE: Final = 20
 """Alerts between two notes of how far it is: a few seconds of drawing."""
+SHARE: Final = 0.2
+"""Part of the time a service at work may draw: events come first, pictures follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +36,21 @@ class PictureFolder:
     def once(self, store: Store, stopping: Callable[[], bool] = lambda: False) -> int:
         """Draw what was told since the last time, until asked to stop; gives how many pictures."""
         drawn = 0
-        while not stopping() and (
-            rows := outbox.after(
-                store, outbox.position(store, CHANNEL), type_=ALERT_TYPE, limit=AT_ONCE
-            )
-        ):
-            alerts = (Alert.model_validate_json(row.body) for row in rows)
-            for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):
-                drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
-            position = rows[-1].seq
-            outbox.advance(store, CHANNEL, position)
+        while not stopping() and (some := self.some(store)) is not None:
+            drawn += some
+        return drawn
+
+    def some(self, store: Store) -> int | None:
+        """Draw the next few; gives how many pictures, None where nothing was left to look at."""
+        position = outbox.position(store, CHANNEL)
+        rows = outbox.after(store, position, type_=ALERT_TYPE, limit=AT_ONCE)
+        if not rows:
+            return None
+        alerts = (Alert.model_validate_json(row.body) for row in rows)
+        drawn = 0
+        for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):
+            drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
+        outbox.advance(store, CHANNEL, rows[-1].seq)
         return drawn
 
 

@@ -1,6 +1,6 @@
 """Emptying the outbox: at least once, in order, to every channel.
 
-Each channel has its own record of what it has had (``deliveries``), so a broken one holds up
+Each channel has its own position in the outbox (``positions``), so a broken one holds up
 nobody else. A message is noted as delivered after the channel accepted it; a crash between the
 two sends it again with the same id.
 """

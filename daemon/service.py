@@ -18,7 +18,7 @@ from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
-from daemon.pictures import PictureFolder
+from daemon.pictures import SHARE, PictureFolder
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
@@ -62,6 +62,7 @@ class Service:
         self._relaying = threading.Lock()
         self._calling = threading.Lock()
         self._drawing = threading.Lock()
+        self._draw_from = 0.0
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
@@ -211,7 +212,7 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
-            self._draw, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
+            self._draw_some, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
         )
         scheduler.add_job(
             watch.checkpoint, "interval", seconds=every.checkpoint_seconds, id="checkpoint"
@@ -236,10 +237,24 @@ class Service:
                     self.metrics.delivered.labels(channel.value).inc(count)
 
     def _draw(self, stores: Sequence[Store]) -> None:
-        pictures = PictureFolder(self.settings.outbox_folder() / "chips")
+        """Every picture that is due, unless asked to stop: they are drawn after the next start."""
         with self._drawing:
             for store in stores:
-                pictures.once(store, self._stop.is_set)
+                self._pictures().once(store, self._stop.is_set)
+
+    def _draw_some(self, stores: Sequence[Store]) -> None:
+        """A few pictures, then a rest that leaves the time to events."""
+        started = monotonic()
+        if started < self._draw_from or self._stop.is_set():
+            return
+        with self._drawing:
+            for store in stores:
+                self._pictures().some(store)
+        now = monotonic()
+        self._draw_from = now + (now - started) * (1 / SHARE - 1)
+
+    def _pictures(self) -> PictureFolder:
+        return PictureFolder(self.settings.outbox_folder() / "chips")
 
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:

@@ -34,11 +34,31 @@ def document() -> str:
     return json.dumps(_plain(json.loads(made.stdout)), indent=1, sort_keys=True) + "\n"
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Without addresses to fetch from: where wheels come from is each site's own choice."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if k != "externalReferences"}
-    return [_plain(v) for v in value] if isinstance(value, list) else value
+def _plain(bill: dict[str, Any]) -> dict[str, Any]:
+    """Named by package instead of by line of the lock, with the hashes of each one's files but no
+    address to fetch them from: where wheels come from is each site's own choice."""
+    names = {c["bom-ref"]: f"{c['name']}=={c['version']}" for c in bill["components"]}
+    components = []
+    for component in bill["components"]:
+        hashes = [h for link in component["externalReferences"] for h in link.get("hashes", [])]
+        components.append(
+            {
+                "bom-ref": names[component["bom-ref"]],
+                "hashes": sorted(hashes, key=lambda h: str(h["content"])),
+                **{k: component[k] for k in ("name", "purl", "type", "version")},
+            }
+        )
+    known = names.keys()
+    links = [
+        {
+            "ref": names.get(link["ref"], link["ref"]),
+            "dependsOn": sorted(names[ref] for ref in link.get("dependsOn", []) if ref in known),
+        }
+        for link in bill["dependencies"]
+    ]
+    metadata = {k: v for k, v in bill["metadata"].items() if k != "tools"}
+    metadata["component"].pop("externalReferences", None)
+    return {**bill, "components": components, "dependencies": links, "metadata": metadata}
 
 
 if __name__ == "__main__":

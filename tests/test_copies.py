@@ -70,7 +70,9 @@ def test_a_backup_made_between_commits_is_a_prefix_of_the_history_and_can_be_gon
     for copied in made:
         assert copied.verdict.valid
         with Store.open(copied.path, read_only=True) as copy:
-            keys = [r[0] for r in copy.execute("SELECT key FROM events ORDER BY recorded").fetchall()]
+            keys = [
+                r[0] for r in copy.execute("SELECT key FROM events ORDER BY recorded").fetchall()
+            ]
             assert len(keys) >= 3 and keys == known[: len(keys)]
             then = as_of(quiet, valid_at=FIRST + timedelta(days=99), recorded_at=copied.newest)
             assert content(map_now(copy)) == content(then)
@@ -136,6 +138,8 @@ def test_a_restore_replaces_nothing_unasked_and_sets_aside_what_it_replaces(quie
         assert not again.repaired and content(map_now(again)) == content(map_now(quiet))
     with pytest.raises(StoreError, match="onto itself"):
         restore(target, target, force=True)
+    with pytest.raises(StoreError, match="move it away"):
+        restore(copied.path, target, force=True)
     assert not list(tmp_path.glob(".*staged*"))
 
 
@@ -164,7 +168,9 @@ def test_a_backup_of_an_older_schema_is_restored_as_a_current_store(tmp_path):
             "FROM range(6) t(i)"
         )
         cursor.execute("INSERT INTO deliveries SELECT 'folder', seq, now() FROM outbox")
-        cursor.execute("INSERT INTO deliveries SELECT 'kafka', seq, now() FROM outbox WHERE seq < 4")
+        cursor.execute(
+            "INSERT INTO deliveries SELECT 'kafka', seq, now() FROM outbox WHERE seq < 4"
+        )
         cursor.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
     restored = restore(path, tmp_path / "new.duckdb")
     with Store.open(restored.path) as again:
@@ -194,7 +200,7 @@ def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_
         states = store.execute("SELECT version, recorded FROM polygons ORDER BY 1").fetchall()
         lacking = [row.seq for row in outbox.pending(store, "kafka")]
         asked = store.execute("SELECT count(*) FROM outbox").fetchone()[0]
-        for number in range(40):  # dead space
+        for _ in range(40):  # dead space
             with store.transaction() as cursor:
                 cursor.execute("CREATE TABLE waste AS SELECT range AS a FROM range(50000)")
             store.checkpoint()
@@ -210,7 +216,9 @@ def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_
     assert found.after < found.before and not list(tmp_path.glob(".*staged*"))
     with Store.open(store.path) as again:
         assert content(map_now(again)) == everything and alerts_now(again) == alerts
-        assert again.execute("SELECT version, recorded FROM polygons ORDER BY 1").fetchall() == states
+        assert (
+            again.execute("SELECT version, recorded FROM polygons ORDER BY 1").fetchall() == states
+        )
         kept = {row[0] for row in again.execute("SELECT seq FROM outbox").fetchall()}
         assert 0 < found.pruned == asked - len(kept)
         gone = [row for row in rows if row.seq not in kept]

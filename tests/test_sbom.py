@@ -50,6 +50,8 @@ def test_the_bill_lists_what_is_locked_with_its_hashes():
     bill = json.loads(SBOM.read_text())
     listed = {canonicalize_name(c["name"]): Version(c["version"]) for c in bill["components"]}
     assert listed == {name: version for name, (version, _) in locked().items()}
+    counts = {canonicalize_name(c["name"]): len(c["hashes"]) for c in bill["components"]}
+    assert counts == {name: hashes for name, (_, hashes) in locked().items()}
     assert bill["metadata"]["component"]["name"] == PROJECT["name"]
     assert bill["metadata"]["component"]["version"] == PROJECT["version"]
 

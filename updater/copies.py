@@ -90,6 +90,9 @@ def restore(source: Path, db: Path, *, at: datetime | None = None, force: bool =
         raise StoreError(f"{db} exists already; give --force to set it aside and replace it.")
     if db.resolve() == source.resolve():
         raise StoreError("A backup cannot be restored onto itself; give another --db.")
+    for _, aside in _asides(db):
+        if aside.exists():
+            raise StoreError(f"{aside} was set aside before; move it away first.")
     _refuse_in_use(db)
     staged = _staged(db)
     db.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +104,8 @@ def restore(source: Path, db: Path, *, at: datetime | None = None, force: bool =
         with Store.open(staged, read_only=True) as made:
             if _content(map_now(made)) != expected:
                 raise StoreError("The copy is not the map the backup holds; keep both, report it.")
-        if db.exists():
-            _set_aside(db)
+        for path, aside in _asides(db):
+            path.replace(aside)
         _settle(staged, db)
     finally:
         staged.unlink(missing_ok=True)
@@ -131,7 +134,7 @@ def compact(
         pass
     before, staged = db.stat().st_size, _staged(db)
     try:
-        with Store.open(db, read_only=True, clock=clock) as store:  # keeps writers out, writes nothing itself
+        with Store.open(db, read_only=True, clock=clock) as store:  # keeps writers out
             keep: dict[str, tuple[str, Sequence[Any]]] = {}
             since = None
             if outbox_days is not None:
@@ -250,8 +253,8 @@ def _checked(path: Path) -> tuple[Verdict, datetime | None]:
         row = made.execute("SELECT max(recorded) FROM events").fetchone()
     if not verdict.valid:
         raise StoreError(
-            "The copy does not verify and was dropped; `millesimed verify --deep` says what is wrong "
-            "with the original."
+            "The copy does not verify and was dropped; `millesimed verify --deep` says what is "
+            "wrong with the original."
         )
     return verdict, row[0] if row else None
 
@@ -285,10 +288,9 @@ def _refuse_in_use(db: Path) -> None:
         return
 
 
-def _set_aside(db: Path) -> None:
-    """Move a store and its log out of the way; the log first, for it fits no other file."""
-    log_file = db.with_name(db.name + ".wal")
-    aside = db.with_name(db.name + REPLACED)
-    if log_file.exists():
-        log_file.replace(aside.with_name(aside.name + ".wal"))
-    db.replace(aside)
+def _asides(db: Path) -> list[tuple[Path, Path]]:
+    """What lies where a store is to be, and what it is called once set aside: the log first, for
+    it fits no other file, and may be all that was left."""
+    names = [(".wal", f"{REPLACED}.wal"), ("", REPLACED)]
+    pairs = [(db.with_name(db.name + old), db.with_name(db.name + new)) for old, new in names]
+    return [(path, aside) for path, aside in pairs if path.exists()]

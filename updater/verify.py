@@ -21,9 +21,9 @@ OVERLAP_M2 = 1e-6
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What ``millesimed verify`` says. ``overlaps``: pairs of polygons that share ground;
-    ``gaps``: pieces of ground the first millésime covered and the map no longer does. Of a deep look:
-    ``torn_states``, past states that are no coverage; ``row_errors``, what does not fit together
-    beside the map."""
+    ``gaps``: pieces of ground the first millésime covered and the map no longer does. Of a deep
+    look: ``torn_states``, past states that are no coverage; ``row_errors``, what does not fit
+    together beside the map."""
 
     valid: bool
     polygons: int
