@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from rasterio.errors import RasterioError
 from shapely.geometry import box, mapping
 
 from daemon.config import KafkaSettings
+from daemon.files import write_durably
 from schemas.acquisition import AcquisitionItem
 from schemas.envelope import ACQUISITION_TYPE, cloud_event, to_kafka, to_structured
 from schemas.errors import MillesimedError
@@ -164,12 +164,10 @@ def _key(item: pystac.Item) -> str:
 
 
 def drop(inbox: Path, event_id: str, body: bytes) -> Path:
-    """Put an event into an inbox folder, whole or not at all."""
-    inbox.mkdir(parents=True, exist_ok=True)
+    """Put an event into an inbox folder, whole or not at all, and durably: who sent it may then
+    forget it."""
     target = inbox / f"{event_id}.json"
-    staged = inbox / f".{event_id}.{os.getpid()}.part"
-    staged.write_bytes(body)
-    staged.replace(target)
+    write_durably(target, body)
     return target
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from schemas.errors import MillesimedError
-from updater.copies import Copied, backup
+from updater.recovery import STAGED, Copied, backup, drop
 from updater.store import Store
 
 log = structlog.get_logger()
@@ -35,10 +35,12 @@ class Backups:
             StoreError: the copy does not verify.
         """
         with self._making:
+            for path in self.folder.glob(f".{store.territory}-*{STAGED}"):  # a kill left it
+                drop(path)
             name = f"{store.territory}-{store.clock():{TIME}}.duckdb"
             made = backup(store, self.folder / name)
             for path in self.of(store)[: -self.kept]:
-                path.unlink()
+                drop(path)
         log.info("backup_made", path=str(made.path), bytes=made.size)
         return made
 

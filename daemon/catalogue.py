@@ -11,6 +11,7 @@ from typing import Final
 
 from daemon import __version__
 from daemon.families import (
+    ACQUIRE_KINDS,
     ALERT_BUCKETS,
     CHANNELS,
     CHECKPOINT_BUCKETS,
@@ -18,6 +19,7 @@ from daemon.families import (
     DEAD_LETTER_REASONS,
     DETECTORS,
     IGNORED_REASONS,
+    KAFKA_CLIENTS,
     KINDS,
     LATENCY_BUCKETS,
     OUTCOMES,
@@ -34,9 +36,14 @@ from daemon.families import (
 
 _DEPARTEMENT = "stores of the service"
 _CHANNEL = "folder; kafka where configured"
+_KAFKA_CODE = "names librdkafka gives its errors"
 _PARTITION = "partitions of the topic; `inbox` for a folder"
 _COVER = "the 14 covers of the nomenclature, and `none`; transitions that occurred"
 _JUDGED = "detectors that judged a scene"
+_SOURCE: Final[dict[str, tuple[str, ...] | str]] = {
+    "kind": ACQUIRE_KINDS,
+    "source": "`[[acquire]]` tables of the configuration",
+}
 _GPU = "devices of the machine"
 
 CATALOGUE: Final[dict[str, Family]] = {
@@ -65,6 +72,37 @@ CATALOGUE: Final[dict[str, Family]] = {
         "millesimed_source_waiting_seconds",
         "seconds",
         "How long the oldest event without effect has waited since it was sent; 0 when none waits.",
+    ),
+    "kafka_errors": counter(
+        "millesimed_kafka_errors_total",
+        "errors",
+        "What the Kafka clients complained of; a broker that is away rises several times a minute.",
+        {"client": KAFKA_CLIENTS, "code": _KAFKA_CODE},
+    ),
+    # where images come from
+    "acquired_images": counter(
+        "millesimed_acquired_images_total", "images", "Images fetched and announced.", _SOURCE
+    ),
+    "acquired_bytes": counter(
+        "millesimed_acquired_bytes_total", "bytes", "Bytes downloaded.", _SOURCE
+    ),
+    "acquire_failures": counter(
+        "millesimed_acquire_failures_total",
+        "failures",
+        "Images that could not be fetched, and looks at a source that failed as a whole.",
+        _SOURCE,
+    ),
+    "acquire_success": gauge(
+        "millesimed_acquire_success_timestamp_seconds",
+        "seconds since 1970",
+        "When a source was last looked at to the end.",
+        _SOURCE,
+    ),
+    "acquire_owed": gauge(
+        "millesimed_acquire_owed",
+        "images",
+        "Images or deliveries that could not be fetched yet and are tried again.",
+        _SOURCE,
     ),
     # stages
     "stage_started": counter(
@@ -164,8 +202,8 @@ CATALOGUE: Final[dict[str, Family]] = {
     "parked": gauge(
         "millesimed_parked_messages",
         "alerts",
-        "Alerts given up after three days, until they are replayed.",
-        {"channel": SUBSCRIBER_CHANNELS},
+        "Alerts given up after three days, and messages Kafka refuses for good.",
+        {"channel": (*SUBSCRIBER_CHANNELS, "kafka")},
     ),
     # the map
     "map_timestamp": gauge(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from daemon import (
     __version__,
+    commands_acquire,
     commands_bench,
     commands_data,
     commands_history,
@@ -21,6 +22,7 @@ from daemon import (
 from daemon.logs import configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError
+from updater.trouble import explained
 
 app = typer.Typer(
     name="millesimed",
@@ -35,6 +37,7 @@ commands_map.add_to(app)
 commands_history.add_to(app)
 commands_recovery.add_to(app)
 commands_data.add_to(app)
+commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)
 commands_bench.add_to(app)
@@ -61,16 +64,19 @@ def main() -> None:
     """Entry point: 0 done, 1 it failed, 2 wrong use; every error is one sentence on stderr."""
     try:
         app()
-    except UsageError as error:
-        CONSOLE.print(
-            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(2)
     except MillesimedError as error:
-        CONSOLE.print(
-            f"millesimed: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(1)
+        _failed(str(error), code=2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        if (trouble := explained(error)) is None:
+            raise
+        _failed(str(trouble), code=1)
+
+
+def _failed(sentence: str, *, code: int) -> NoReturn:
+    CONSOLE.print(
+        f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("detect")(detect)
     bench.command("device")(device_)
     bench.command("patch")(patch)
+    bench.command("alerts")(alerts_)
     bench.command("service")(service)
     app.add_typer(bench, name="bench")
 
@@ -126,3 +127,27 @@ def service(
         show_figures("Service", figures)
     if not (figures["accounted_for"] and figures["valid"]):
         raise typer.Exit(1)
+
+
+def alerts_(
+    seeds: Annotated[
+        list[int], typer.Option("--seed", min=0, help="Seed of a landscape; may be repeated.")
+    ] = [101],  # noqa: B006 - typer copies it
+    json_: Json = False,
+) -> None:
+    """Send two made-up years of Sentinel-2 through the service, and hold its alerts against what
+    was planted.
+
+    Example: millesimed bench alerts --seed 101 --seed 102 --json
+    """
+    from daemon.bench_alerts import bench_alerts
+
+    with bar("bench:") as progress:
+        runs = [bench_alerts(seed=seed, progress=progress) for seed in seeds]
+    if json_:
+        emit({"runs": runs})
+        return
+    for run in runs:
+        show(f"Alerts, seed {run['seed']}", run["states"])
+        plain = {k: v for k, v in run.items() if k not in {"states", "recall_by_kind"}}
+        show_figures("Against the truth", plain)

@@ -103,10 +103,10 @@ def changelog(
     from updater.diff_files import changelog_frame
     from updater.export import write_vector
     from updater.reads import as_of as state
-    from updater.store import Store, utc_now
+    from updater.store import Store
 
     with Store.open(store_path(db)) as store:
-        known = moment(as_of) if as_of else utc_now()
+        known = moment(as_of) if as_of else store.clock()
         first, last = instant(from_), instant(to)
         old = state(store, valid_at=first, recorded_at=known)
         new = state(store, valid_at=last, recorded_at=known)

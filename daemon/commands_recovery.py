@@ -57,8 +57,8 @@ def backup(
 
 
 def _backup(db: Path, out: Path) -> dict[str, Any]:
-    from updater.copies import backup as copy
     from updater.errors import StoreLocked
+    from updater.recovery import backup as copy
     from updater.store import Store
 
     try:
@@ -103,7 +103,7 @@ def restore(
 
     Example: millesimed restore backups/D032.duckdb --db D032.duckdb --at 2026-11-20T18:00:00Z
     """
-    from updater.copies import restore as make
+    from updater.recovery import restore as make
 
     made = make(source, db, at=moment(at) if at else None, force=force)
     figures = {"path": str(made.path), "newest": made.newest, **made.verdict.as_dict()}
@@ -121,7 +121,7 @@ def compact(db: Db = None, config: Config = None, json_: Json = False) -> None:
     """
     from daemon.config import load
     from daemon.pictures import CHANNEL
-    from updater.copies import compact as write_anew
+    from updater.recovery import compact as write_anew
 
     settings = load(config)
     path = db or store_path(settings.db[0] if settings.db else None)

@@ -159,7 +159,8 @@ def test(subscription: Id, db: Db = None, json_: Json = False) -> None:
     """
     from daemon.mail import MailCarrier
     from daemon.subscribers import Failed
-    from updater.store import Store, utc_now
+    from updater.clock import utc_now
+    from updater.store import Store
     from updater.subscriptions import find
 
     with Store.open(store_path(db)) as store:

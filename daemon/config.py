@@ -13,9 +13,10 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from daemon.acquire_settings import AcquireSettings
 from schemas.envelope import (
     TOPIC_ACQUISITIONS,
     TOPIC_ALERTS,
@@ -113,10 +114,29 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Networks webhooks may call though they are not public, as in 10.1.0.0/16.",
     )
+    acquire: list[AcquireSettings] = Field(
+        default_factory=list, description="Where images come from, one table each."
+    )
+    acquire_folder: Path | None = Field(
+        default=None,
+        description="Folder images are fetched into; else `acquired` by the store or inbox.",
+    )
+    acquire_networks: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list,
+        description="Networks images may be fetched from though they are not public.",
+    )
     digest_hour: int = Field(default=6, ge=0, le=23, description="Hour of digests, UTC.")
+    asset_roots: list[Path] = Field(
+        default_factory=list,
+        description="Folders the images of events may lie in; none allows any local file.",
+    )
     detector: str | None = Field(default=None, description="Detector; none chooses by the map.")
     weights: Path | None = Field(
         default=None, description="Weight file of the siamese detector; none takes the package's."
+    )
+    sentinel2: Literal["series", "pair"] = Field(
+        default="series",
+        description="Sentinel-2 against the history of its ground, or against a reference image.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where torch runs.")
     seed: int = Field(default=0, ge=0, description="Seed of everything that samples.")
@@ -157,6 +177,23 @@ class Settings(BaseSettings):
             return self.inbox
         return (self.db[0].parent if self.db else Path()) / "inbox"
 
+    def acquired_folder(self) -> Path:
+        """Where images are fetched to: the folder set, or one beside the first store, or, on a
+        machine without any, beside the inbox."""
+        if self.acquire_folder is not None:
+            return self.acquire_folder
+        beside = self.db[0] if self.db else self.inbox or Path("inbox")
+        return beside.parent / "acquired"
+
+    @field_validator("acquire")
+    @classmethod
+    def _names_differ(cls, sources: list[AcquireSettings]) -> list[AcquireSettings]:
+        names = [source.name for source in sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are called {twice[0]}; each wants a name of its own")
+        return sources
+
 
 def load(path: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - any setting
     """Settings from the file, the environment and the flags that are not None.
@@ -189,9 +226,16 @@ def _read(path: Path) -> dict[str, Any]:
     folder = path.parent
     if isinstance(values.get("db"), str):
         values["db"] = [values["db"]]
-    for key in ("inbox", "outbox", "weights", "backup_folder"):
+    tables = values.get("acquire")
+    tables = [t for t in tables if isinstance(t, dict)] if isinstance(tables, list) else []
+    for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder"):
         if key in values:
             values[key] = folder / str(values[key])
-    if isinstance(values.get("db"), list):
-        values["db"] = [folder / str(db) for db in values["db"]]
+    for key in ("folder", "area"):
+        for table in tables:
+            if key in table:
+                table[key] = folder / str(table[key])
+    for key in ("db", "asset_roots"):
+        if isinstance(values.get(key), list):
+            values[key] = [folder / str(path) for path in values[key]]
     return values

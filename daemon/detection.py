@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from pyproj import CRS
+from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry.base import BaseGeometry
 
 from daemon.config import Settings
 from daemon.labels import MapLabels
-from daemon.locate import Located
+from daemon.locate import Located, footprint_of
 from daemon.pipeline import Judged
 from detectors.engine import choose_device, detect_scene
 from detectors.errors import NoOverlap, WrongCrs
@@ -84,7 +86,8 @@ def check_announced(path: Path, item: AcquisitionItem) -> None:
         WrongCrs: another CRS than announced.
         NoOverlap: the image lies elsewhere than the footprint.
     """
-    from shapely.geometry import box, shape
+    from shapely import get_coordinates
+    from shapely.geometry import box
 
     from updater.crs import WGS84, reproject
 
@@ -95,10 +98,22 @@ def check_announced(path: Path, item: AcquisitionItem) -> None:
         raise WrongCrs(
             f"{path.name} is in {found.to_string()}, the event says {announced}; correct one."
         )
-    real = reproject(box(*bounds), found.to_wkt(), WGS84)
-    if not real.intersects(shape(item.geometry.model_dump())):
+    try:
+        real = reproject(box(*bounds), found.to_wkt(), WGS84)
+    except ProjError:
+        raise WrongCrs(
+            f"{path.name} is in a CRS that leads nowhere on Earth; project it to the map's."
+        ) from None
+    on_earth = np.isfinite(get_coordinates(real)).all()
+    if not on_earth or not real.intersects(footprint_of(item)):
         raise NoOverlap(f"{path.name} lies outside the footprint of its event; correct one.")
 
 
 def _same_crs(found: object, announced: str) -> bool:
-    return CRS.from_user_input(found).equals(CRS.from_user_input(announced), ignore_axis_order=True)
+    try:
+        wanted = CRS.from_user_input(announced)
+    except CRSError:
+        raise WrongCrs(
+            f"The event says {announced}, which is no CRS; give it as in EPSG:2154."
+        ) from None
+    return CRS.from_user_input(found).equals(wanted, ignore_axis_order=True)

@@ -15,15 +15,20 @@ STAGES: Final = ("validate", "locate", "detect", "plan", "commit", "publish")
 """The way of one event, in order."""
 OUTCOMES: Final = ("processed", "duplicate", "dead-lettered")
 CHANNELS: Final = ("folder", "kafka")
+KAFKA_CLIENTS: Final = ("consumer", "producer")
 SUBSCRIBER_CHANNELS: Final = tuple(kind.value for kind in ChannelKind if kind != ChannelKind.FEED)
 """Ways a subscriber is told; a feed is read, not told."""
-DETECTORS: Final = ("cva", "irmad", "deep-cva", "siamese", "map-guided")
+DETECTORS: Final = ("cva", "irmad", "deep-cva", "siamese", "map-guided", "series")
+ACQUIRE_KINDS: Final = ("stac", "copernicus", "geoplateforme", "folder", "s3")
+"""Kinds of places images come from."""
 KINDS: Final = tuple(kind.value for kind in AlertKind)
 STATES: Final = tuple(state.value for state in AlertState)
 DEAD_LETTER_REASONS: Final = (
+    "asset-changed",
     "asset-missing",
     "asset-refused",
     "bad-bands",
+    "damaged-state",
     "event-too-large",
     "image-too-large",
     "internal",

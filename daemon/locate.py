@@ -1,5 +1,4 @@
-"""Which store an acquisition concerns, which image it is to be compared with, and whether its
-asset may be opened at all."""
+"""Which store an acquisition concerns, and which image it is to be compared with."""
 
 from __future__ import annotations
 
@@ -7,31 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
+import numpy as np
 import shapely
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from schemas.acquisition import AcquisitionItem, Asset
-from schemas.errors import MillesimedError
+from daemon.assets import Seal, asset_path, sealed
+from schemas.acquisition import AcquisitionItem
 from schemas.policy import CAMPAIGN_DAYS, COMPARABLE_GSD_RATIO
 from updater.crs import WGS84, reproject
 from updater.errors import OlderThanMap, OutsideMap, ReferenceMissing
 from updater.reads import ImageRecord, extent, images_in
 from updater.store import Store
-
-
-class AssetRefused(MillesimedError):
-    """The image's address is not one this service opens."""
-
-    reason = "asset-refused"
-
-
-class AssetMissing(MillesimedError):
-    """The image is not where the event says."""
-
-    reason = "asset-missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +29,7 @@ class Located:
     footprint: BaseGeometry
     references: Sequence[ImageRecord]
     elevation: Path | None = None
+    seals: Sequence[Seal] = ()
 
     @property
     def surfaces(self) -> tuple[list[Path], Path] | None:
@@ -52,34 +40,13 @@ class Located:
         return list(dict.fromkeys(before)), self.elevation
 
 
-def asset_path(asset: Asset) -> Path:
-    """The local file of an asset.
-
-    Raises:
-        AssetRefused: any address but a plain path or ``file://`` one.
-        AssetMissing: no such file.
-    """
-    href = asset.href
-    parsed = urlparse(href)
-    if parsed.scheme not in {"", "file"} or parsed.netloc not in {"", "localhost"}:
-        raise AssetRefused(f"The image address {href[:200]!r} is no local file; copy it first.")
-    path = Path(unquote(parsed.path))
-    if path.parts[:1] == ("/",) and path.parts[1:2] and path.parts[1].startswith("vsi"):
-        raise AssetRefused(f"The image address {href[:200]!r} is a virtual path; give a file.")
-    if not path.is_file():
-        raise AssetMissing(f"The image {path.name} is not there; deliver it, then retry the event.")
-    return path
-
-
 def stores_of(item: AcquisitionItem, stores: Sequence[Store]) -> list[Store]:
     """The stores whose map the footprint touches.
 
     Raises:
         OutsideMap: none does.
     """
-    footprint = shape(item.geometry.model_dump())
-    if not footprint.is_valid:
-        footprint = shapely.make_valid(footprint)
+    footprint = footprint_of(item)
     found = []
     for store in stores:
         wanted = item.properties.departement
@@ -88,8 +55,8 @@ def stores_of(item: AcquisitionItem, stores: Sequence[Store]) -> list[Store]:
         bounds = extent(store)
         if bounds is None:
             continue
-        local = reproject(footprint, WGS84, store.crs)
-        if local.intersection(box(*bounds)).area > 0:
+        local = _local(footprint, store)
+        if local is not None and local.intersection(box(*bounds)).area > 0:
             found.append(store)
     if not found:
         raise OutsideMap(
@@ -99,20 +66,56 @@ def stores_of(item: AcquisitionItem, stores: Sequence[Store]) -> list[Store]:
     return found
 
 
-def locate(store: Store, item: AcquisitionItem) -> Located:
+def footprint_of(item: AcquisitionItem) -> BaseGeometry:
+    """Where an acquisition says it lies: valid, EPSG:4326."""
+    return shapely.make_valid(shape(item.geometry.model_dump()))
+
+
+def _local(footprint: BaseGeometry, store: Store) -> BaseGeometry | None:
+    """A footprint in the store's CRS; None where that CRS does not reach."""
+    local = reproject(footprint, WGS84, store.crs)
+    if not np.isfinite(shapely.get_coordinates(local)).all():
+        return None
+    return shapely.make_valid(local)
+
+
+def _placed(store: Store, item: AcquisitionItem) -> BaseGeometry:
+    """The footprint in the store's CRS.
+
+    Raises:
+        OutsideMap: it lies where that CRS does not reach.
+    """
+    footprint = _local(footprint_of(item), store)
+    if footprint is None:
+        raise OutsideMap(f"The footprint of {item.id} leaves the map's {store.crs}; correct it.")
+    return footprint
+
+
+def locate_alone(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -> Located:
+    """The image of an acquisition that is judged against the history of its ground.
+
+    Raises:
+        AssetRefused, AssetMissing, AssetChanged, OutsideMap: as `locate`.
+    """
+    path = asset_path(item.image, roots)
+    return Located(path, _placed(store, item), [], seals=[sealed(item.image, path)])
+
+
+def locate(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -> Located:
     """The image of an acquisition and what it is to be compared with.
 
     References are images of the same kind of pixel taken before this campaign; among them the
-    newest campaign wins.
+    newest campaign wins. ``roots``: folders images may come from; none allows any.
 
     Raises:
-        AssetRefused, AssetMissing: the image cannot be had.
+        AssetRefused, AssetMissing, AssetChanged: the image cannot be had, or is another one.
+        OutsideMap: the footprint lies where the map's CRS does not reach.
         OlderThanMap: every reference of the ground is newer.
         ReferenceMissing: the ground has no reference at all.
     """
-    path = asset_path(item.image)
-    elevation = asset_path(item.elevation) if item.elevation else None
-    footprint = reproject(shape(item.geometry.model_dump()), WGS84, store.crs)
+    path = asset_path(item.image, roots)
+    elevation = asset_path(item.elevation, roots) if item.elevation else None
+    footprint = _placed(store, item)
     known = [
         image
         for image in images_in(store, footprint.bounds)
@@ -133,11 +136,15 @@ def locate(store: Store, item: AcquisitionItem) -> Located:
             f"own image of {min(i.acquired for i in known):%Y-%m-%d}; it adds nothing."
         )
     newest = max(image.acquired for image in older)
+    seals = [sealed(item.image, path)]
+    if item.elevation and elevation:
+        seals.append(sealed(item.elevation, elevation))
     return Located(
         image=path,
         footprint=footprint,
         references=[i for i in older if i.acquired + campaign > newest],
         elevation=elevation,
+        seals=seals,
     )
 
 

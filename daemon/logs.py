@@ -30,6 +30,6 @@ def configure(*, as_json: bool, level: str = "INFO") -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a skipped round is no news
     logging.getLogger("rasterio").setLevel(logging.ERROR)
     logging.getLogger("pyogrio").setLevel(logging.ERROR)

@@ -34,6 +34,10 @@ REMEMBERED: Final = 10_000
 thousand alerts."""
 
 
+BROKERS_AWAY: Final = "_ALL_BROKERS_DOWN"
+"""The complaint of a Kafka client that is counted from 0 on: the one everybody meets."""
+
+
 class Metrics:
     """The metrics of one service, on a registry of its own; attributes as in the catalogue."""
 
@@ -42,6 +46,12 @@ class Metrics:
     dead_letters: Counter
     source_lag: Gauge
     source_waiting: Gauge
+    kafka_errors: Counter
+    acquired_images: Counter
+    acquired_bytes: Counter
+    acquire_failures: Counter
+    acquire_success: Gauge
+    acquire_owed: Gauge
     stage_started: Counter
     stage_in_progress: Gauge
     stage_finished: Counter
@@ -88,6 +98,7 @@ class Metrics:
             if not family.only:
                 setattr(self, attribute, _made(family, self.registry))
         self._begin()
+        self._begin(code=BROKERS_AWAY)
         for stage in STAGES:
             self.stage_in_progress.labels(stage).set(0)
         self.build.labels(*CATALOGUE["build"].labels["version"]).set(1)
@@ -100,6 +111,10 @@ class Metrics:
     def departement(self, code: str) -> None:
         """Begin a département's series at 0."""
         self._begin(departement=code)
+
+    def source(self, kind: str, name: str) -> None:
+        """Begin the series of a place images come from at 0."""
+        self._begin(kind=kind, source=name)
 
     def _begin(self, **values: str) -> None:
         """Counters and histograms whose labels are all known, given some values; a gauge is not 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,22 +20,24 @@ import shapely
 import structlog
 from shapely.geometry.base import BaseGeometry
 
+from daemon.assets import assert_unchanged
 from daemon.config import Settings
-from daemon.locate import Located, locate, stores_of
+from daemon.locate import Located, locate, locate_alone, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
 from daemon.tally import Tally
 from detectors.errors import DetectionError
-from detectors.types import Ground, Progress
-from schemas.dead_letter import DeadLetter
+from detectors.types import Ground, Progress, Region
+from schemas.dead_letter import DeadLetter, Origin
 from schemas.envelope import AcquisitionEvent, parse_acquisition
 from schemas.errors import EventTooLarge, MillesimedError
-from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY
-from updater import alerts, commit, planner, reads, topology
+from schemas.policy import CONTEXT_M, MAX_EVENT_BYTES, SENSOR_POLICY, Sensor
+from updater import alerts, commit, faults, planner, reads, topology
 from updater.alerts import Look, Step
 from updater.errors import StoreError
 from updater.store import Store
 from updater.territories import places_of
+from updater.trouble import explained, is_of_the_data, of_store
 from updater.types import Patch, Rules
 
 log = structlog.get_logger()
@@ -60,7 +63,7 @@ class Interrupted(Exception):
 class Judged:
     """What detection says of an acquisition: regions in the store's CRS, by whom, the share of the
     scene flagged, what registration left, pixels (None where it could not say), and what the scene
-    shows of the ground of alerts, by their ids."""
+    shows of the ground of alerts, by their ids; ``series``: files of the histories it went into."""
 
     regions: Sequence[Any]
     detector: str
@@ -68,6 +71,7 @@ class Judged:
     pixels_per_second: float
     residual: float | None = None
     grounds: Mapping[str, Ground] = field(default_factory=dict)
+    series: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -94,7 +98,7 @@ class Pipeline:
 
         Raises:
             Interrupted: asked to stop; the message must come again.
-            StoreError, duckdb.Error: the store cannot be written; likewise.
+            StoreError: the store, or the disk anything is worked out on, fails; likewise.
         """
         event: AcquisitionEvent | None = None
         self._metrics.last_event.set(self._now().timestamp())
@@ -104,11 +108,13 @@ class Pipeline:
             self._metrics.acquired("validate", event.item.acquired)
             with structlog.contextvars.bound_contextvars(event_id=event.id):
                 outcome = self._apply(event, message)
-        except (StoreError, duckdb.Error, Interrupted):
+        except (StoreError, Interrupted):
             raise
         except (MillesimedError, DetectionError) as error:
             outcome = self._dead_letter(message, event, error.reason, str(error))
         except Exception as error:
+            if (trouble := _trouble(error)) is not None:
+                raise trouble from None
             log.exception("event_failed")
             text = f"The event failed unexpectedly ({type(error).__name__}: {str(error)[:200]})."
             outcome = self._dead_letter(message, event, "internal", text)
@@ -131,23 +137,32 @@ class Pipeline:
             commit.commit_offset(stores[0], message.origin)
             log.info("event_duplicate")
             return Outcome.DUPLICATE
-        for store in fresh:
-            self._apply_to(store, event, message)
+        for store in fresh[:-1]:  # only the last one's commit says that the message is done with
+            self._apply_to(store, event, replace(message, origin=_without_offset(message.origin)))
+        self._apply_to(fresh[-1], event, message)
         return Outcome.PROCESSED
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> None:
         acquired = event.item.acquired
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
-            located = locate(store, event.item)
+            alone = self._has_history(event)
+            where = locate_alone if alone else locate
+            located = where(store, event.item, roots=self._settings.asset_roots)
         with stage("detect", acquired=acquired):
-            judged = self._detect(store, event, located)
+            look = self._observe if alone else self._detect
+            judged = self._sealed(located, lambda: look(store, event, located))
+        faults.reached("after-detect")
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
         self._check_stop()
         self._tally.expect(effect, message)
         with stage("commit", acquired=acquired):
             commit.commit(store, effect)
+        if judged.series:
+            from daemon.series import tidy
+
+            tidy(store, judged.series)
         self._count(store, effect, judged)
 
     def _check_stop(self) -> None:
@@ -174,6 +189,37 @@ class Pipeline:
             progress=self._tick,
         )
 
+    def _sealed(self, located: Located, look: Callable[[], Judged]) -> Judged:
+        """What a look at sealed files says.
+
+        Raises:
+            AssetChanged: a file was written to meanwhile.
+        """
+        try:
+            judged = look()
+        except DetectionError:
+            assert_unchanged(located.seals)  # which then is what was wrong
+            raise
+        assert_unchanged(located.seals)
+        return judged
+
+    def _has_history(self, event: AcquisitionEvent) -> bool:
+        """True for what is judged against a time series instead of one earlier image."""
+        sensor = event.item.properties.sensor
+        return sensor is Sensor.SENTINEL_2 and self._settings.sentinel2 == "series"
+
+    def _observe(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
+        from daemon.series import judge_series
+
+        return judge_series(
+            store,
+            located=located,
+            item=event.item,
+            event=event.key,
+            outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
+            progress=self._tick,
+        )
+
     def _plan(
         self,
         store: Store,
@@ -183,8 +229,6 @@ class Pipeline:
         message: Message,
     ) -> commit.Effect:
         item = event.item
-        grounds = [region.geometry for region in judged.regions]
-        polygons = reads.neighbourhood(store, grounds)
         rules = Rules(
             event=event.key,
             acquired=item.acquired,
@@ -192,10 +236,8 @@ class Pipeline:
             policy=SENSOR_POLICY[item.properties.sensor],
             detector=judged.detector,
             gsd=item.properties.gsd,
-            zone_construite=_zone(store, grounds),
         )
-        patch = planner.plan(polygons, judged.regions, rules)
-        assert_whole(polygons, patch)
+        patch = (_drawn if rules.policy.patches else _warned)(store, judged.regions, rules)
         return commit.Effect(
             event=event,
             rules=rules,
@@ -211,6 +253,7 @@ class Pipeline:
                 elevation=located.elevation,
             ),
             origin=message.origin,
+            series=judged.series,
         )
 
     def _count(self, store: Store, effect: commit.Effect, judged: Judged) -> None:
@@ -239,6 +282,39 @@ class Pipeline:
 
     def _now(self) -> Any:  # noqa: ANN401 - datetime of the store's clock
         return self._stores[0].clock()
+
+
+def _drawn(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
+    """The patch of one image that may draw, its invariants asserted."""
+    grounds = [region.geometry for region in regions]
+    polygons = reads.neighbourhood(store, grounds)
+    patch = planner.plan(polygons, regions, replace(rules, zone_construite=_zone(store, grounds)))
+    assert_whole(polygons, patch)
+    return patch
+
+
+def _warned(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
+    """What an image that may only warn says, region by region: they lie far apart, and the map
+    between them is not needed."""
+    parts = [
+        planner.plan(reads.neighbourhood(store, [region.geometry]), [region], rules)
+        for region in regions
+    ]
+    ignored: Counter[str] = Counter()
+    for part in parts:
+        ignored.update(part.ignored)
+    return Patch(sightings=[s for part in parts for s in part.sightings], ignored=dict(ignored))
+
+
+def _trouble(error: Exception) -> StoreError | None:
+    """What is wrong with this machine and not with the event, which is to come again."""
+    if isinstance(error, duckdb.Error) and not is_of_the_data(error):
+        return of_store("in use", error)
+    return explained(error) if isinstance(error, OSError) else None
+
+
+def _without_offset(origin: Origin) -> Origin:
+    return origin.model_copy(update={"offset": None})
 
 
 def _zone(store: Store, grounds: Sequence[BaseGeometry]) -> BaseGeometry | None:
@@ -271,15 +347,15 @@ def _follow(
     grounds = [located.footprint, *(s.geometry for s in patch.sightings)]
     window = shapely.total_bounds(grounds)
     known = reads.alerts_in(store, (window[0], window[1], window[2], window[3]))
-    reference = located.references[0]
+    references = located.references
     look = Look(
         acquisition=event.item.id,
         sensor=event.item.properties.sensor,
         acquired=event.item.acquired,
         known_at=store.clock(),
         detector=judged.detector,
-        reference=reference.item,
-        compared_to=max(image.acquired for image in located.references),
+        reference=references[0].item if references else None,
+        compared_to=max((image.acquired for image in references), default=None),
     )
     seen = [judged.grounds.get(record.id) for record in known]
     steps = alerts.follow(known, patch.sightings, look, seen)
@@ -310,6 +386,8 @@ def dead_letter(
     payload = message.value if message.value is not None else b""
     origin = message.origin
     place = f"{origin.source}|{origin.topic}|{origin.partition}|{origin.offset}|{origin.path}"
+    if message.value is None:
+        place += f"|{message.size}"
     digest = hashlib.sha256(place.encode() + payload).hexdigest()
     return DeadLetter(
         id=f"DL{digest[:20].upper()}",

@@ -1,50 +1,49 @@
 """Emptying the outbox: at least once, in order, to every channel.
 
-Each channel has its own position in the outbox (``positions``), so a broken one holds up
-nobody else. A message is noted as delivered after the channel accepted it; a crash between the
-two sends it again with the same id.
+Each channel has its own position in the outbox, so a broken one holds up nobody else. A message is
+noted as delivered after the channel accepted it; a crash between the two sends it again with the
+same id. A message a channel will never take, however often it is offered, is parked with the
+reason, so that those behind it go on; a restart offers it again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 import structlog
 from cloudevents.core.v1.event import CloudEvent
-from confluent_kafka import KafkaException, Producer
 
 from daemon.chip_words import Language
-from daemon.config import KafkaSettings
 from daemon.feeds import alerts_of, collection
 from daemon.files import write_whole
 from daemon.metrics import Metrics
 from daemon.pictures import draw_beside
 from daemon.subscribers import Failed, Note
-from schemas.envelope import (
-    ALERT_TYPE,
-    TOPIC_ALERTS,
-    TOPIC_CHANGES,
-    TOPIC_DEAD_LETTERS,
-    cloud_event,
-    to_kafka,
-    to_structured,
-)
+from schemas.envelope import ALERT_TYPE, cloud_event, to_structured
 from schemas.subscription import Subscription
-from updater import outbox
+from updater import faults, outbox
 from updater.outbox import Pending
 from updater.store import Store
 
 log = structlog.get_logger()
 
 SOURCE = "urn:millesimed:updater"
-FLUSH_SECONDS = 10.0
-"""How long a Kafka delivery may take before the round is given up and tried again."""
 FEED_SHARE = 0.05
 """Part of the time that may go into writing the feed, which holds every alert there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a channel says to some messages, by their sequence numbers: accepted, and refused for
+    good with the reason; the others are to be offered again."""
+
+    accepted: Sequence[int]
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 class Channel(Protocol):
@@ -52,8 +51,8 @@ class Channel(Protocol):
 
     name: str
 
-    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
-        """Publish messages in order; gives the sequence numbers that were accepted."""
+    def send(self, store: Store, rows: Sequence[Pending]) -> Answer:
+        """Publish messages in order."""
         ...
 
     def close(self) -> None:
@@ -61,7 +60,8 @@ class Channel(Protocol):
         ...
 
 
-def _event(store: Store, row: Pending) -> CloudEvent:
+def event_of(store: Store, row: Pending) -> CloudEvent:
+    """The CloudEvent of an outbox row."""
     return cloud_event(
         type_=row.type,
         id_=row.id,
@@ -85,15 +85,21 @@ class FolderChannel:
         self._stale: dict[str, Store] = {}
         self._rest_until: dict[str, float] = {}
 
-    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
-        """Write the messages; when alerts are among them the feed is due."""
-        for row in rows:
-            event = _event(store, row)
-            kind = row.topic.removeprefix("millesimed.")
-            write_whole(self.folder / kind / f"{row.id}.json", to_structured(event))
-        if any(row.type == ALERT_TYPE for row in rows):
+    def send(self, store: Store, rows: Sequence[Pending]) -> Answer:
+        """Write the messages; when alerts are among them the feed is due. What the disk does not
+        take comes again."""
+        written: list[int] = []
+        try:
+            for row in rows:
+                kind = row.topic.removeprefix("millesimed.")
+                body = to_structured(event_of(store, row))
+                write_whole(self.folder / kind / f"{row.id}.json", body)
+                written.append(row.seq)
+        except OSError as error:
+            self._refused(error)
+        if any(row.type == ALERT_TYPE for row in rows[: len(written)]):
             self._stale[store.territory] = store
-        return [row.seq for row in rows]
+        return Answer(written)
 
     def settle(self) -> None:
         """Write the feeds that are due and not resting: the longer one takes to write, the longer
@@ -104,11 +110,18 @@ class FolderChannel:
 
     def _write(self, territory: str) -> None:
         started = monotonic()
-        store = self._stale.pop(territory)
-        body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
-        write_whole(self.folder / "feed" / f"alerts-{territory}.geojson", body)
+        body = json.dumps(collection(alerts_of(self._stale[territory])), ensure_ascii=False)
+        try:
+            write_whole(self.folder / "feed" / f"alerts-{territory}.geojson", body.encode())
+        except OSError as error:
+            self._refused(error)
+        else:
+            del self._stale[territory]
         now = monotonic()
         self._rest_until[territory] = now + (now - started) / FEED_SHARE
+
+    def _refused(self, error: OSError) -> None:
+        log.warning("outbox_folder_refuses", folder=str(self.folder), error=error.strerror)
 
     def close(self) -> None:
         """Write the feeds that are still due."""
@@ -143,72 +156,6 @@ class FolderCarrier:
         """Nothing to let go of."""
 
 
-class KafkaChannel:
-    """Messages as CloudEvents in Kafka binary mode."""
-
-    name = "kafka"
-
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._topics = {
-            TOPIC_CHANGES: settings.changes,
-            TOPIC_ALERTS: settings.alerts,
-            TOPIC_DEAD_LETTERS: settings.dead_letters,
-        }
-        self._producer = Producer(
-            {
-                "bootstrap.servers": settings.servers,
-                "acks": "all",
-                "enable.idempotence": False,  # duplicates carry the same id; order per key holds
-                "max.in.flight.requests.per.connection": 1,
-                "linger.ms": 5,
-                "message.timeout.ms": int(FLUSH_SECONDS * 1000),
-                "message.max.bytes": 4_000_000,
-                **settings.options,
-            }
-        )
-
-    def send(self, store: Store, rows: Sequence[Pending]) -> list[int]:
-        """Produce the messages and wait; those the broker did not take come again."""
-        taken: list[int] = []
-        for row in rows:
-            record = to_kafka(_event(store, row))
-
-            def report(error: object, _: object, seq: int = row.seq) -> None:
-                if error is None:
-                    taken.append(seq)
-                else:
-                    log.warning("kafka_delivery_failed", seq=seq, error=str(error))
-
-            try:
-                self._producer.produce(
-                    self._topics.get(row.topic, row.topic),
-                    value=record.value,
-                    key=record.key,
-                    headers=list(record.headers.items()),
-                    on_delivery=report,
-                )
-            except (BufferError, KafkaException) as error:
-                log.warning("kafka_produce_failed", seq=row.seq, error=str(error))
-                break
-        self._producer.flush(FLUSH_SECONDS)
-        return _without_gap(rows, taken)
-
-    def close(self) -> None:
-        """Send what is still buffered."""
-        self._producer.flush(FLUSH_SECONDS)
-
-
-def _without_gap(rows: Sequence[Pending], taken: Sequence[int]) -> list[int]:
-    """The accepted messages before the first one that was not: order survives a failure."""
-    accepted = set(taken)
-    kept = []
-    for row in rows:
-        if row.seq not in accepted:
-            break
-        kept.append(row.seq)
-    return kept
-
-
 def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metrics) -> int:
     """One round over every store and channel; gives how many messages were published."""
     total = 0
@@ -241,15 +188,24 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
     total = 0
     while rows := outbox.pending(store, channel.name):
         with metrics.stage("publish"):
-            accepted = channel.send(store, rows)
-        outbox.delivered(store, channel.name, accepted)
+            answer = channel.send(store, rows)
+        faults.reached("in-relay")
+        outbox.delivered(store, channel.name, answer.accepted)
+        _park(store, channel, rows, answer)
         now = store.clock()
-        taken = set(accepted)
+        taken = set(answer.accepted)
         for row in (row for row in rows if row.seq in taken):
             metrics.event_to_publish.observe((now - row.created).total_seconds())
             metrics.told(channel.name, row.id, now)
-        metrics.published.labels(channel.name).inc(len(accepted))
-        total += len(accepted)
-        if len(accepted) < len(rows):
+        metrics.published.labels(channel.name).inc(len(taken))
+        total += len(taken)
+        if len(taken) + len(answer.refused) < len(rows):
             break
     return total
+
+
+def _park(store: Store, channel: Channel, rows: Sequence[Pending], answer: Answer) -> None:
+    outbox.park(store, channel.name, answer.refused)
+    for row in (row for row in rows if row.seq in answer.refused):
+        reason = answer.refused[row.seq]
+        log.error("message_parked", channel=channel.name, message=row.id, reason=reason)

@@ -13,14 +13,17 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon.acquire_round import Acquirer
+from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
+from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
 from daemon.pictures import SHARE, PictureFolder
 from daemon.pipeline import Interrupted, Outcome, Pipeline
-from daemon.relay import Channel, FolderCarrier, FolderChannel, KafkaChannel, relay_once
+from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.watch import Watch
@@ -28,6 +31,8 @@ from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind
+from updater import faults, outbox
+from updater.errors import StoreError
 from updater.reads import next_offsets
 from updater.store import Store
 
@@ -66,7 +71,9 @@ class Service:
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
-        self._backups: Backups | None = None
+        folder = settings.backup_folder
+        self._backups = None if folder is None else Backups(folder, settings.backups_kept)
+        self._failure: StoreError | None = None
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
@@ -97,20 +104,29 @@ class Service:
             channels = self.channels()
             for channel in channels:
                 stack.callback(channel.close)
+                _offer_again(stores, channel)
             source = self._source(stores)
             stack.callback(source.close)
             subscribers = self.subscribers()
             stack.callback(subscribers.close)
             watch = Watch(self.metrics, self.settings, stores, channels, source)
+            sources: list[Acquirer] = []
+            stack.callback(close_all, sources)
             scheduler = self._schedule(stores, channels, subscribers, watch)
             stack.callback(scheduler.shutdown, wait=True)
+            stack.callback(self._stop.set)  # a download ends with the service, however that ends
+            if not self._once:
+                ground = ground_of(stores)
+                sources += schedule(
+                    scheduler, self.settings, metrics=self.metrics, ground=ground, stop=self._stop
+                )
             if self.settings.http.enabled and not self._once:
                 app = application(
                     self,
                     stores,
                     self.settings.http,
                     self.settings.webhook_networks,
-                    self.backups(),
+                    self._backups,
                 )
                 server = HttpServer(app, self.settings.http)
                 server.start()
@@ -119,6 +135,8 @@ class Service:
             log.info("running", stores=[s.territory for s in stores], once=self._once)
             self._loop(source, stores)
             self._ready = False
+            if self._failure is not None:
+                raise self._failure
             self._relay(stores, channels)
             self._call(stores, subscribers)
             self._draw(stores)
@@ -139,11 +157,13 @@ class Service:
                     if self._once and source.drained():
                         return
                     continue
+                faults.reached("after-read")
                 self.received += 1
                 outcome = self._carry(worker.submit(pipeline.handle, message), source)
                 if outcome is None:
                     return
                 self.counts[outcome] += 1
+                faults.reached("before-offset-commit")
                 source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
 
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
@@ -163,21 +183,22 @@ class Service:
 
     def _source(self, stores: Sequence[Store]) -> Source:
         if self.settings.kafka is not None and self.settings.inbox is None:
-            return KafkaSource(self.settings.kafka, lambda: _merged_offsets(stores))
+            return KafkaSource(
+                self.settings.kafka,
+                lambda: _merged_offsets(stores),
+                count=self._kafka_error,
+            )
         return InboxSource(self.settings.inbox_folder())
 
     def channels(self) -> list[Channel]:
         """Everywhere messages go, by the settings."""
         channels: list[Channel] = [FolderChannel(self.settings.outbox_folder())]
         if self.settings.kafka is not None:
-            channels.append(KafkaChannel(self.settings.kafka))
+            channels.append(KafkaChannel(self.settings.kafka, self._kafka_error))
         return channels
 
-    def backups(self) -> Backups | None:
-        """Where backups go, by the settings."""
-        if self._backups is None and self.settings.backup_folder is not None:
-            self._backups = Backups(self.settings.backup_folder, self.settings.backups_kept)
-        return self._backups
+    def _kafka_error(self, client: str, code: str) -> None:
+        self.metrics.kafka_errors.labels(client, code).inc()
 
     def subscribers(self) -> SubscriberRelay:
         """Everyone who is told, by the settings."""
@@ -215,12 +236,15 @@ class Service:
             self._draw_some, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
         )
         scheduler.add_job(
-            watch.checkpoint, "interval", seconds=every.checkpoint_seconds, id="checkpoint"
+            self._checkpoint,
+            "interval",
+            (watch,),
+            seconds=every.checkpoint_seconds,
+            id="checkpoint",
         )
-        backups = self.backups()
-        if backups is not None:
+        if self._backups is not None:
             hours = every.backup_hours
-            scheduler.add_job(backups.round, "interval", (stores,), hours=hours, id="backups")
+            scheduler.add_job(self._backups.round, "interval", (stores,), hours=hours, id="backups")
         scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
         watch.begin()
         scheduler.start()
@@ -256,6 +280,20 @@ class Service:
     def _pictures(self) -> PictureFolder:
         return PictureFolder(self.settings.outbox_folder() / "chips")
 
+    def _checkpoint(self, watch: Watch) -> None:
+        """Fold the logs in; a store that cannot is closed to everybody, so the service ends."""
+        try:
+            watch.checkpoint()
+        except StoreError as error:
+            self._failure = error
+            self._stop.set()
+
+
+def _offer_again(stores: Sequence[Store], channel: Channel) -> None:
+    """What a channel refused before is offered once more: a limit may have been raised."""
+    for store in stores:
+        outbox.offer_again(store, channel.name)
+
 
 def _merged_offsets(stores: Sequence[Store]) -> dict[tuple[str, int], int]:
     """The furthest offset any store has taken in: this process handles a partition in order."""
@@ -284,6 +322,7 @@ def relay_only(settings: Settings) -> int:
         channels = service.channels()
         for channel in channels:
             stack.callback(channel.close)
+            _offer_again(stores, channel)
         subscribers = service.subscribers()
         stack.callback(subscribers.close)
         called = sum(sum(subscribers.once(store).values()) for store in stores)

@@ -28,6 +28,7 @@ from confluent_kafka import (
 )
 
 from daemon.config import KafkaSettings
+from daemon.kafka_errors import QUIET, Complaints, made
 from schemas.dead_letter import Origin
 from schemas.errors import MillesimedError
 from schemas.policy import MAX_EVENT_BYTES
@@ -38,6 +39,10 @@ IDLE_SECONDS = 0.2
 """Between two looks at an empty inbox: quick enough for a person, cheap enough for a disk."""
 END_SECONDS = 2.0
 """How long a broker may take to say where a partition ends."""
+
+
+TOPIC_LOOK_MS = 10_000
+"""Between two looks for the topic, which may be created after the start."""
 
 
 class SourceError(MillesimedError):
@@ -137,19 +142,31 @@ class InboxSource:
             raise SourceError(
                 f"The inbox file {path.name} cannot be read ({error.strerror}); check its rights."
             ) from None
-        origin = Origin(source="inbox", topic=self.folder.name, path=path.name)
+        origin = Origin(source="inbox", topic=_text(self.folder.name), path=_text(path.name))
         return Message(value, {}, origin, size, path, datetime.fromtimestamp(written, UTC))
 
     def heartbeat(self) -> None:
         """A folder needs none."""
 
     def done(self, message: Message, *, failed: bool) -> None:
-        """Move the file out of the way."""
+        """Move the file out of the way, beside those of the same name that came before.
+
+        Raises:
+            SourceError: the folder cannot be written; the event is known when it comes again.
+        """
         if message.path is None:
             return
         folder = self.folder / ("failed" if failed else "done")
-        folder.mkdir(exist_ok=True)
-        message.path.replace(folder / message.path.name)
+        try:
+            folder.mkdir(exist_ok=True)
+            message.path.rename(_free(folder, message.path))
+        except FileNotFoundError:
+            log.warning("inbox_file_went_away", file=message.origin.path)
+        except OSError as error:
+            raise SourceError(
+                f"The inbox file {message.origin.path} cannot be moved to {folder.name}/ "
+                f"({error.strerror}); give the service the right to write there."
+            ) from None
 
     def drained(self) -> bool:
         """True when no file waits."""
@@ -168,6 +185,20 @@ class InboxSource:
         """Nothing to let go of."""
 
 
+def _text(name: str) -> str:
+    """A file name as text that can be stored, also where its bytes are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _free(folder: Path, path: Path) -> Path:
+    """A name in a folder that no file has: the same one, or one with a number."""
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}-{number}{path.suffix}"
+    return target
+
+
 class KafkaSource:
     """A consumer-group member whose position is the store's, not the broker's.
 
@@ -177,7 +208,11 @@ class KafkaSource:
     """
 
     def __init__(
-        self, settings: KafkaSettings, offsets: Callable[[], dict[tuple[str, int], int]]
+        self,
+        settings: KafkaSettings,
+        offsets: Callable[[], dict[tuple[str, int], int]],
+        *,
+        count: Callable[[str, str], None] | None = None,
     ) -> None:
         self._topic = settings.acquisitions
         self._offsets = offsets
@@ -186,7 +221,9 @@ class KafkaSource:
         self._lag: dict[int, int] = {}
         self._in_hand: datetime | None = None
         self._paused = False
-        self._consumer = Consumer(
+        self._complaints = Complaints("consumer", count)
+        self._consumer: Consumer = made(
+            Consumer,
             {
                 "bootstrap.servers": settings.servers,
                 "group.id": settings.group,
@@ -198,8 +235,11 @@ class KafkaSource:
                 "max.partition.fetch.bytes": 4 * MAX_EVENT_BYTES,
                 "fetch.max.bytes": 4 * MAX_EVENT_BYTES,
                 "queued.max.messages.kbytes": 16_384,
+                "topic.metadata.refresh.interval.ms": TOPIC_LOOK_MS,
+                **QUIET,
                 **settings.options,
-            }
+                "error_cb": self._complaints,
+            },
         )
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke
@@ -214,6 +254,7 @@ class KafkaSource:
         consumer.assign(partitions)
         if self._paused:
             consumer.pause(partitions)
+        self._complaints.over()
         log.info("partitions_assigned", partitions=[p.partition for p in partitions])
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -230,18 +271,9 @@ class KafkaSource:
     def _message(self, record: KafkaRecord) -> Message | None:
         error = record.error()
         if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                partition = record.partition()
-                if partition in self._assigned:
-                    self._assigned[partition] = True
-                    self._passed(partition, record.offset())
-            elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                log.warning("topic_missing", topic=self._topic)
-            elif error.fatal():
-                raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
-            else:
-                log.warning("kafka_error", error=error.str())
+            self._note(error, record)
             return None
+        self._complaints.over()
         place = _place(record)
         origin = Origin(
             source="kafka", topic=place.topic, partition=place.partition, offset=place.offset
@@ -253,15 +285,39 @@ class KafkaSource:
         self._in_hand = datetime.fromtimestamp(milliseconds / 1000, UTC) if known else None
         return Message(value, _headers(record), origin, len(value), sent=self._in_hand)
 
+    def _note(self, error: KafkaError, record: KafkaRecord) -> None:
+        """What comes instead of a record: the end of a partition, or a complaint."""
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._complaints.over()
+            partition = record.partition()
+            if partition in self._assigned:
+                self._assigned[partition] = True
+                self._passed(partition, record.offset())
+        elif error.fatal():
+            raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
+        else:
+            self._complaints(error)
+
     def heartbeat(self) -> None:
         """Poll with everything paused: keeps the membership, hands out nothing."""
         if not self._paused:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True
         record = self._consumer.poll(IDLE_SECONDS / 4)
-        if record is not None and record.error() is None:
-            # fetched before the pause took hold: go back, it comes again
-            self._consumer.seek(_place(record))
+        if record is None:
+            return
+        error = record.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            self._note(error, record)
+        elif error is None:
+            self._back_to(_place(record))
+
+    def _back_to(self, place: TopicPartition) -> None:
+        """Go back to a record fetched before a pause took hold; it comes again."""
+        try:
+            self._consumer.seek(place)
+        except KafkaException as error:  # the partition went elsewhere: the store knows the place
+            log.info("partition_lost", partition=place.partition, error=str(error))
 
     def _resume(self) -> None:
         if self._paused:

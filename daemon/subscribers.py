@@ -18,7 +18,7 @@ import structlog
 from schemas.alert import Alert
 from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind, Rhythm, Subscription
-from updater import outbox
+from updater import faults, outbox
 from updater.outbox import Pending
 from updater.store import Store
 from updater.subscriptions import channel_name, end, find, matcher, subject, subscriptions
@@ -117,6 +117,7 @@ class SubscriberRelay:
             if not self._deliver(store, wanted.id, notes, waiting):
                 return total
             total += len(notes)
+            faults.reached("in-call")
             outbox.advance(store, channel, seen)
             behind = None
         if behind is not None:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-import duckdb
 import structlog
 
 from daemon.config import Settings
@@ -24,6 +23,7 @@ from daemon.subscribers import due, last_digest
 from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind, Rhythm
 from updater import outbox, progress
+from updater.errors import CheckpointPostponed
 from updater.store import Store
 from updater.subscriptions import channel_name, subscriptions
 
@@ -87,14 +87,14 @@ class Watch:
         self._waiting()
 
     def checkpoint(self) -> None:
-        """Fold every store's log into its file; one that a long reader keeps from it is tried again
-        the next time."""
+        """Fold every store's log into its file; what a long reader keeps from it is folded in the
+        next time."""
         for store in self._stores:
             try:
                 with self._metrics.checkpoint_seconds.labels(store.territory).time():
                     store.checkpoint()
-            except duckdb.TransactionException as error:
-                log.warning("checkpoint_failed", store=store.path.name, error=str(error)[:200])
+            except CheckpointPostponed as error:
+                log.warning("checkpoint_postponed", store=store.path.name, error=str(error))
 
     def _files(self, store: Store) -> None:
         name, log_file = store.territory, store.path.with_name(store.path.name + ".wal")
@@ -129,6 +129,8 @@ class Watch:
             self._metrics.subscription_backlog.labels(channel).set(count)
             self._metrics.subscription_waiting.labels(channel).set(longest)
             self._metrics.parked.labels(channel).set(parked)
+        refused = sum(outbox.given_up(store, ["kafka"]) for store in self._stores)
+        self._metrics.parked.labels("kafka").set(refused)
 
     def _backlog(self, store: Store, kind: ChannelKind) -> tuple[int, float, int]:
         """Alerts due that subscriptions of a kind lack, seconds the oldest has been due, alerts

@@ -28,6 +28,7 @@ def operations() -> board.Dashboard:
     for panel in _late():
         sheet.with_panel(panel)
     for title, panels in (
+        ("Where do images come from?", _acquired()),
         ("Where does it hang?", _stages()),
         ("The way out", _way_out()),
         ("How long does it take?", _latencies()),
@@ -91,6 +92,40 @@ def _late() -> list[stat.Panel]:
     ]
 
 
+def _acquired() -> list[series.Panel]:
+    source = "{{source}}"
+    return [
+        lines(
+            "Images announced, per day",
+            "By source of the configuration.",
+            units.Short,
+            ("sum by (source) (increase(millesimed_acquired_images_total[1d]))", source),
+        ),
+        lines(
+            "Last looked at to the end",
+            "How long ago; one that rises is a source that does not answer.",
+            SECONDS,
+            ("time() - max by (source) (millesimed_acquire_success_timestamp_seconds)", source),
+        ),
+        lines(
+            "Failures per hour, and what is owed",
+            "`millesimed acquire list` says why.",
+            units.Short,
+            (
+                "sum by (source, kind) (increase(millesimed_acquire_failures_total[1h]))",
+                "{{source}} ({{kind}}) failures",
+            ),
+            ("max by (source) (millesimed_acquire_owed)", f"{source} owed"),
+        ),
+        lines(
+            "Downloaded, per hour",
+            "By source.",
+            BYTES,
+            ("sum by (source) (increase(millesimed_acquired_bytes_total[1h]))", source),
+        ),
+    ]
+
+
 def _stages() -> list[series.Panel]:
     stage = "{{stage}}"
     return [
@@ -121,9 +156,14 @@ def _stages() -> list[series.Panel]:
         ),
         lines(
             "Lag by partition",
-            "Events behind the end of the topic; one partition alone is one bad event or key.",
+            "Events behind the end of the topic; one partition alone is one bad event or key. With "
+            "what the Kafka clients complained of within an hour.",
             units.Short,
             ("sum by (partition) (millesimed_source_lag)", "{{partition}}"),
+            (
+                "sum by (client) (increase(millesimed_kafka_errors_total[1h]))",
+                "{{client}} errors",
+            ),
         ),
         lines(
             "Alerts by name",

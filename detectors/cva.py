@@ -24,6 +24,7 @@ class Cva:
     version = "1"
     margin = 0
     needs_map = False
+    abstains = False
 
     def __init__(self) -> None:
         self._centre = torch.zeros(0)

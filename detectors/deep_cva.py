@@ -31,6 +31,7 @@ class DeepCva:
     version = "1"
     margin = 32
     needs_map = False
+    abstains = False
 
     def __init__(self) -> None:
         self._low: list[Tensor] = []

@@ -53,11 +53,13 @@ class Detection:
     """What a detector says of a scene, readable window by window.
 
     ``probability``: uint8, 128 and above means changed, 0 where either date is not valid.
-    ``to_class`` and ``from_class``: covers, 0 unknown. ``magnitude``: uint8.
+    ``to_class`` and ``from_class``: covers, 0 unknown. ``magnitude``: uint8. ``abstained``: the
+    detector could not judge the scene.
     """
 
     scene: PairScene
     detector: str
+    abstained: bool
     changed_fraction: float
     seconds: float
     megapixels: float
@@ -124,6 +126,7 @@ def detect_scene(
         yield Detection(
             scene=scene,
             detector=f"{detector.name}/{detector.version}",
+            abstained=detector.abstains,
             changed_fraction=changed / max(1, rows * cols),
             seconds=perf_counter() - started,
             megapixels=rows * cols / 1e6,

@@ -58,3 +58,9 @@ class UnknownDetector(DetectionError):
     """No detector has that name, or it lacks what it needs."""
 
     reason = "unknown-detector"
+
+
+class DamagedState(DetectionError):
+    """A kept time series that is cut short, altered, or of another version."""
+
+    reason = "damaged-state"

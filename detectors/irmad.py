@@ -111,6 +111,7 @@ class IrMad:
     version = "1"
     margin = 0
     needs_map = False
+    abstains = False
 
     def __init__(self) -> None:
         self._transform: MadTransform | None = None

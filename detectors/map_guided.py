@@ -117,8 +117,10 @@ class MapGuided:
     version = "1"
     margin = 48
     needs_map = True
+    abstains = False
 
     def __init__(self) -> None:
+        self.abstains = False
         self._model: CoverModel | None = None
         self._buildings: Siamese | None = None
         self._trust = 0.0
@@ -163,6 +165,7 @@ class MapGuided:
             )
             log.warning("map_has_one_cover", advice=advice)
             self._model = None
+            self.abstains = True
             return
         index = torch.full((16,), -1, dtype=torch.long, device=scene.device)
         index[self._classes] = torch.arange(len(self._classes), device=scene.device)

@@ -1,7 +1,8 @@
 """Reading images: checked before anything is allocated, windowed, mosaicked, on any grid.
 
-Drivers are an allow-list (no VRT: it could point anywhere). One handle per ``Raster``; open one
-per thread.
+Drivers are an allow-list (no VRT: it could point anywhere), and the image is its file alone: what
+lies beside it (``.aux.xml``, ``.ovr``, ``.msk``, world files) could point anywhere too. One
+handle per ``Raster``; open one per thread.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any, Final, Self
 
 import numpy as np
 import rasterio
+import rasterio.warp
 import structlog
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import CRSError, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
@@ -29,7 +32,7 @@ from detectors.errors import (
     WrongCrs,
 )
 from detectors.types import BoolArray, FloatArray, Grid, Window
-from schemas.policy import MAX_BANDS, MAX_PIXELS
+from schemas.policy import MAX_BANDS, MAX_BLOCK_BYTES, MAX_PIXELS, MAX_PIXELS_PER_BYTE
 
 log = structlog.get_logger()
 
@@ -64,15 +67,21 @@ def open_dataset(path: Path, *, allow_no_crs: bool = False) -> rasterio.DatasetR
     """
     if not path.is_file():
         raise UnreadableImage(f"There is no image {path.name}; check the path.")
-    with path.open("rb") as stream:
-        head = stream.read(16)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise UnreadableImage(
+            f"{path.name} cannot be read ({error.strerror}); check its rights and its disk."
+        ) from None
     driver = next((name for start, name in SIGNATURES if head.startswith(start)), None)
     if driver is None:
         raise UnreadableImage(
             f"{path.name} is neither TIFF, JPEG 2000, PNG nor JPEG; deliver a GeoTIFF or JPEG 2000."
         )
     try:
-        dataset = rasterio.open(path, driver=driver)
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            dataset = rasterio.open(path, driver=driver)
     except (RasterioError, ValueError, TypeError) as error:
         detail = " ".join(str(error).split())[:120]
         raise UnreadableImage(
@@ -98,8 +107,21 @@ def _check(dataset: rasterio.DatasetReader, path: Path, *, allow_no_crs: bool) -
             f"{path.name} has {dataset.width} × {dataset.height} pixels, more than {MAX_PIXELS}; "
             "cut it into tiles."
         )
+    if dataset.width * dataset.height > MAX_PIXELS_PER_BYTE * path.stat().st_size:
+        raise TruncatedImage(
+            f"{path.name} declares {dataset.width} × {dataset.height} pixels in "
+            f"{path.stat().st_size} bytes; deliver it again, with its pixels."
+        )
+    block = max(rows * cols for rows, cols in dataset.block_shapes)
+    if block * sum(np.dtype(t).itemsize for t in dataset.dtypes) > MAX_BLOCK_BYTES:
+        raise ImageTooLarge(
+            f"{path.name} keeps {block} pixels in one block; tile it, 512 × 512 for example."
+        )
     if dataset.crs is None and not allow_no_crs:
         raise WrongCrs(f"{path.name} has no CRS; write one, EPSG:2154 for Lambert-93.")
+    bounds = np.array([*dataset.bounds, dataset.transform.determinant])
+    if not np.isfinite(bounds).all() or dataset.transform.is_degenerate:
+        raise WrongCrs(f"{path.name} has pixels without a size or a place; georeference it again.")
     if dataset.block_shapes[0][1] == dataset.width and dataset.width > _MAX_BLOCK:
         log.warning("image_in_strips", image=path.name, advice="tile it to read faster")
 
@@ -246,11 +268,7 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
             if other.shape != base.shape:
                 raise WrongCrs("The images have no CRS and unlike sizes; georeference them.")
             return base
-        left, bottom, right, top = other.bounds
-        if other.crs.to_string() != base.crs:
-            left, bottom, right, top = rasterio.warp.transform_bounds(
-                other.crs, base.crs, left, bottom, right, top
-            )
+        bounds = _bounds_in(other, base, after)
     extents = [pixel_extent(base, path) for path in before]
     frame = (
         min(e[0] for e in extents),
@@ -258,7 +276,7 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
         max(e[2] for e in extents),
         max(e[3] for e in extents),
     )
-    shared = _cut(frame, _to_pixels(base, (left, bottom, right, top)))
+    shared = _cut(frame, _to_pixels(base, bounds))
     if shared is None:
         raise NoOverlap(f"{after.name} and the image before share no ground; check both.")
     row, col, stop_row, stop_col = (
@@ -271,10 +289,21 @@ def common_grid(before: Sequence[Path], after: Path, *, whole_before: bool) -> G
 def pixel_extent(base: Grid, path: Path) -> tuple[int, int, int, int]:
     """First row and column, and one past the last ones, that a file covers on a grid's pixels."""
     with open_dataset(path) as dataset:
-        bounds = dataset.bounds
-        if dataset.crs.to_string() != base.crs:
-            bounds = rasterio.warp.transform_bounds(dataset.crs, base.crs, *bounds)
-    return _to_pixels(base, tuple(bounds))
+        return _to_pixels(base, _bounds_in(dataset, base, path))
+
+
+def _bounds_in(dataset: rasterio.DatasetReader, base: Grid, path: Path) -> tuple[float, ...]:
+    """Left, bottom, right and top of a file in a grid's CRS."""
+    bounds = tuple(dataset.bounds)
+    if dataset.crs.to_string() == base.crs:
+        return bounds
+    try:
+        bounds = tuple(rasterio.warp.transform_bounds(dataset.crs, base.crs, *bounds))
+    except (RasterioError, CRSError, CPLE_BaseError):
+        bounds = (np.inf,)
+    if not np.isfinite(bounds).all():
+        raise NoOverlap(f"{path.name} lies nowhere in {base.crs}; check its CRS.")
+    return bounds
 
 
 def _to_pixels(base: Grid, bounds: tuple[float, ...]) -> tuple[int, int, int, int]:

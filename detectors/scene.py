@@ -25,7 +25,7 @@ import torch
 from detectors import masks, radiometry, registration, sentinel2
 from detectors.elevation import rise_of
 from detectors.errors import NothingValid
-from detectors.raster import DEFAULT_BLOCK, Raster, common_grid
+from detectors.raster import DEFAULT_BLOCK, Raster, common_grid, open_dataset
 from detectors.scratch import Scratch
 from detectors.surroundings import Surroundings
 from detectors.types import (
@@ -307,10 +307,8 @@ def _scratch(
 
 
 def _is_byte(before: Sequence[Path], after: Path) -> bool:
-    import rasterio
-
     for path in (*before, after):
-        with rasterio.open(path) as dataset:
+        with open_dataset(path, allow_no_crs=True) as dataset:
             if dataset.dtypes[0] != "uint8":
                 return False
     return True

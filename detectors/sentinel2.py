@@ -96,6 +96,13 @@ def hidden(
     return result
 
 
+def clouds_of(image: FloatArray, bands: Mapping[str, int], *, gsd: float) -> BoolArray:
+    """Clouds of one date by s2cloudless, ``(row, col)``; none where it is not installed."""
+    if _classifier() is None:
+        return np.zeros(image.shape[1:], bool)
+    return cloud(image[[bands[b] for b in CLOUD_BANDS]], gsd=gsd)
+
+
 def cloud(image: FloatArray, *, gsd: float) -> BoolArray:
     """Clouds by s2cloudless (Skakun et al. 2022 compare it with nine others), ``(row, col)``.
 

@@ -55,6 +55,7 @@ class Siamese:
     """It sees 400 pixels far, but hardly: with this margin and tiles of 512, 99 % of a scene is
     within a byte step of the scene judged whole, and one decision in 50 000 differs."""
     needs_map = False
+    abstains = False
 
     def __init__(self, weights: Path | None = None) -> None:
         self._weights = weights

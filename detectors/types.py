@@ -198,13 +198,15 @@ class Detector(Protocol):
 
     ``name`` is what configuration and reports call it; ``margin`` is the context, in pixels, a
     tile needs so that its inside does not depend on where it was cut; ``needs_map`` says whether
-    it can work without a previous map.
+    it can work without a previous map; ``abstains``, after ``fit``, that this scene cannot be
+    judged: what is not flagged is then not said to be unchanged.
     """
 
     name: str
     version: str
     margin: int
     needs_map: bool
+    abstains: bool
 
     def fit(self, scene: Scene, *, seed: int, progress: Progress | None = None) -> None:
         """Learn from the scene what one tile cannot tell (statistics, a light model)."""

@@ -209,10 +209,11 @@ def looks_at(
     detection: Detection, outlines: Mapping[str, BaseGeometry], *, crs: str
 ) -> dict[str, Ground]:
     """What the scene shows of some ground, in ``crs``: how much of it both dates saw, and how much
-    of that looks changed. Ground outside the scene, or too large for one look, is left out.
+    of that looks changed. Ground outside the scene, or too large for one look, is left out; all of
+    it where the detector abstained.
     """
     grid = detection.scene.grid
-    if grid.crs is None:
+    if grid.crs is None or detection.abstained:
         return {}
     change = Transformer.from_crs(crs, grid.crs, always_xy=True)
     frame = box(*array_bounds(*grid.shape, grid.transform))

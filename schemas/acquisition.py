@@ -10,10 +10,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 
-from schemas.geojson import AnyPolygon
-from schemas.policy import Sensor
+from schemas.geojson import AnyPolygon, vertices
+from schemas.policy import FIRST_YEAR, LAST_YEAR, MAX_FOOTPRINT_VERTICES, Sensor
 
 TERRITORY_PATTERN = r"^D(0[1-9]|[1-9][0-9]|[0-9]{3}|0?2[AB]|9[78][0-9])$"
 """A département as IGN names it in its deliveries: ``D032``, ``D02A``, ``D971``."""
@@ -21,12 +29,22 @@ TERRITORY_PATTERN = r"^D(0[1-9]|[1-9][0-9]|[0-9]{3}|0?2[AB]|9[78][0-9])$"
 Departement = Annotated[str, Field(pattern=TERRITORY_PATTERN)]
 
 
+def _in_the_age_of_imagery(value: datetime) -> datetime:
+    """Dates at the ends of the calendar cannot be counted with, nor kept by every database."""
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
+    return value
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_the_age_of_imagery)]
+
+
 class AcquisitionProperties(BaseModel):
     """Properties of the Item: when, on which grid, by which sensor."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
-    datetime: AwareDatetime = Field(description="Acquisition time: when the ground was seen.")
+    datetime: Moment = Field(description="Acquisition time: when the ground was seen.")
     proj_code: str | None = Field(
         default=None,
         alias="proj:code",
@@ -61,7 +79,7 @@ class Asset(BaseModel):
 
     href: str = Field(min_length=1, max_length=4096, description="Path or file:// address.")
     type: str | None = Field(default=None, description="Media type.")
-    roles: list[str] = Field(default_factory=list)
+    roles: Annotated[list[str], FailFast()] = Field(default_factory=list)
     checksum: str | None = Field(
         default=None,
         alias="file:checksum",
@@ -84,13 +102,15 @@ class AcquisitionItem(BaseModel):
     bbox: list[float] | None = Field(default=None, min_length=4, max_length=6)
     properties: AcquisitionProperties
     assets: Annotated[dict[str, Asset], Field(min_length=1, max_length=64)]
-    links: list[dict[str, Any]] = Field(default_factory=list)
-    stac_extensions: list[str] = Field(default_factory=list)
+    links: Annotated[list[dict[str, Any]], FailFast()] = Field(default_factory=list)
+    stac_extensions: Annotated[list[str], FailFast()] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _has_image(self) -> AcquisitionItem:
         if "image" not in self.assets:
             raise ValueError('one asset must be named "image"')
+        if vertices(self.geometry) > MAX_FOOTPRINT_VERTICES:
+            raise ValueError(f"the footprint has more than {MAX_FOOTPRINT_VERTICES} vertices")
         return self
 
     @property

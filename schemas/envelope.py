@@ -15,7 +15,7 @@ from typing import Any, Final
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka, to_binary
 from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
+from cloudevents.core.v1.event import REQUIRED_ATTRIBUTES, CloudEvent
 from pydantic import BaseModel, ValidationError
 
 from schemas.acquisition import AcquisitionItem
@@ -46,6 +46,9 @@ MODELS: Final[dict[str, tuple[str, type[BaseModel]]]] = {
 _STRUCTURED: Final = "application/cloudevents+json"
 _MAX_DEPTH: Final = 64
 """Deepest JSON nesting read; a STAC Item needs about ten levels."""
+_MAX_NAME: Final = 1024
+"""Longest CloudEvents id or source, characters: both are kept in the key of every event."""
+_REQUIRED_LIST: Final = "specversion, id, source and type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> Acquisi
     attributes, data = _attributes(document, headers, value)
     if attributes["type"] != ACQUISITION_TYPE:
         raise InvalidEvent(
-            f"The event type is {attributes['type']!r}, not {ACQUISITION_TYPE!r}; "
+            f"The event type is {str(attributes['type'])[:100]!r}, not {ACQUISITION_TYPE!r}; "
             "send acquisitions only on this source."
         )
     try:
@@ -100,14 +103,20 @@ def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> Acquisi
 
 def _json(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
-        document = json.loads(value)
+        document = json.loads(value.decode(), parse_constant=_no_constant)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         raise NotJson(
-            "The event is not JSON; send a CloudEvent whose data is a STAC Item."
+            "The event is not JSON in UTF-8; send a CloudEvent whose data is a STAC Item."
         ) from None
     if _depth(document) > _MAX_DEPTH:
         raise InvalidEvent(f"The event nests deeper than {_MAX_DEPTH} levels; send a STAC Item.")
     return document
+
+
+def _no_constant(name: str) -> float:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(name)
 
 
 def _depth(document: Any) -> int:  # noqa: ANN401
@@ -134,28 +143,48 @@ def _attributes(
             "The event has no CloudEvents attributes; give ce_* headers or a structured "
             "CloudEvent with specversion, id, source and type."
         )
+    lower = {name.lower(): text for name, text in headers.items()}
+    given = {n.removeprefix("ce_") for n in lower if n.startswith("ce_")} if binary else document
+    if missing := [name for name in REQUIRED_ATTRIBUTES if name not in given]:
+        # the library would make up an id, another one each time the event is read
+        raise InvalidEvent(f"The CloudEvent has no {missing[0]}; give {_REQUIRED_LIST}.")
     message = KafkaMessage(
-        headers={name.lower(): text for name, text in headers.items()}
-        if binary
-        else {"content-type": _STRUCTURED.encode()},
-        key=None,
-        value=value,
+        headers=lower if binary else {"content-type": _STRUCTURED.encode()}, key=None, value=value
     )
     try:
         event = from_kafka(message, JSONFormat())
     except (CloudEventValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise InvalidEvent(f"The event is no valid CloudEvent 1.0: {detail}.") from None
-    data = document if binary else document.get("data")
-    return event.get_attributes(), data
+        detail = _plain(" ".join(str(error).split())).rstrip(".")
+        raise InvalidEvent(
+            f"The event is no valid CloudEvent 1.0 ({detail}); correct its attributes."
+        ) from None
+    attributes = event.get_attributes()
+    if attributes["specversion"] != "1.0":
+        raise InvalidEvent("The CloudEvent's specversion is not 1.0; send version 1.0.")
+    for name in ("id", "source"):
+        if len(attributes[name]) > _MAX_NAME or not attributes[name].isprintable():
+            raise InvalidEvent(
+                f"The CloudEvent's {name} is longer than {_MAX_NAME} characters or holds control "
+                "characters; give a short, plain one."
+            )
+    return attributes, document if binary else document.get("data")
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the item"
+    where = _plain(".".join(str(part) for part in problem["loc"])) or "the item"
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
-    return f"The event's data is no acquisition Item: {where}: {problem['msg']}{rest}."
+    what = _plain(problem["msg"])
+    return (
+        f"The event's data is no acquisition Item: {where}: {what}{rest}; correct it and send it "
+        "again."
+    )
+
+
+def _plain(text: str) -> str:
+    """What somebody else wrote, short and without control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:200])
 
 
 def cloud_event(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 Position = tuple[
     Annotated[float, Field(ge=-180, le=180)],
     Annotated[float, Field(ge=-90, le=90)],
 ]
-Ring = Annotated[list[Position], Field(min_length=4, max_length=100_000)]
+Ring = Annotated[list[Position], FailFast(), Field(min_length=4, max_length=100_000)]
+"""Reading stops at the first bad position: a megabyte of them would be a gigabyte of complaints."""
 
 MAX_RINGS = 10_000
 """More rings than any footprint or alert has; a bound before geometry code sees them."""
@@ -22,7 +23,7 @@ class Polygon(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: Literal["Polygon"] = "Polygon"
-    coordinates: Annotated[list[Ring], Field(min_length=1, max_length=MAX_RINGS)]
+    coordinates: Annotated[list[Ring], FailFast(), Field(min_length=1, max_length=MAX_RINGS)]
 
     @model_validator(mode="after")
     def _closed(self) -> Polygon:
@@ -37,13 +38,17 @@ class MultiPolygon(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: Literal["MultiPolygon"] = "MultiPolygon"
-    coordinates: Annotated[list[list[Ring]], Field(min_length=1, max_length=MAX_RINGS)]
+    coordinates: Annotated[
+        list[Annotated[list[Ring], FailFast()]],
+        FailFast(),
+        Field(min_length=1, max_length=MAX_RINGS),
+    ]
 
 
-def vertices(polygon: Polygon | MultiPolygon) -> int:
-    """How many positions its rings have."""
-    parts = [polygon.coordinates] if isinstance(polygon, Polygon) else polygon.coordinates
-    return sum(len(ring) for part in parts for ring in part)
+def vertices(geometry: Polygon | MultiPolygon) -> int:
+    """How many positions a geometry has."""
+    polygons = [geometry.coordinates] if isinstance(geometry, Polygon) else geometry.coordinates
+    return sum(len(ring) for polygon in polygons for ring in polygon)
 
 
 AnyPolygon = Annotated[Polygon | MultiPolygon, Field(discriminator="type")]

@@ -145,6 +145,10 @@ PROVISIONAL_EVIDENCE: Final[float] = 1.0
 """Evidence of a provisional alert: a second look of any sensor that agrees."""
 CLEAN_LOOKS_TO_CANCEL: Final[int] = 2
 """Consecutive clean looks that end an unconfirmed alert (OPERA DIST-ALERT: 2)."""
+CANCELLED_DAYS: Final[int] = 60
+"""Rest of an alert that clean looks cancelled: what looked changed once looks so again for weeks
+(stubble, a flooded meadow), but a building may come to stand there the year after. What a person
+rejected rests for good."""
 CLEAN_VALID_SHARE: Final[float] = 0.8
 """A look is clean only where this part of the alert's ground was seen without cloud or shadow."""
 CLEAN_CHANGED_SHARE: Final[float] = 0.2
@@ -174,6 +178,29 @@ MAX_EVENT_BYTES: Final[int] = 1_000_000
 """Largest event read: a STAC Item is a few kB; Kafka's own default limit is 1 MB."""
 MAX_BANDS: Final[int] = 32
 """More bands than any sensor here delivers."""
+MAX_IMAGE_BYTES: Final[int] = 32 * 2**30
+"""Largest image file opened: ``MAX_PIXELS`` in four bands of 16 bits, uncompressed, are 16 GB;
+twice that leaves room for overviews and is a mistake beyond."""
+MAX_PIXELS_PER_BYTE: Final[int] = 10_000
+"""Pixels one byte on disk may stand for. A blank deflated tile takes a byte for some 300 pixels, a
+sparse GeoTIFF without a tile one for 16 000: such a file declares pixels it does not hold."""
+MAX_BLOCK_BYTES: Final[int] = 512 * 2**20
+"""Largest block a reader must decode at once: a tile is a few MB, a strip of the widest image 1 MB;
+an image in one strip would be decoded whole for each window."""
+MAX_FOOTPRINT_VERTICES: Final[int] = 10_000
+"""Vertices of an event's footprint: a scene's outline has tens, a mosaic's some hundreds."""
+MAX_POLYGON_VERTICES: Final[int] = 2_000_000
+"""Vertices of one polygon of a map: the road network of a département, its largest polygon, has
+some hundred thousand."""
+MAX_MAP_POLYGONS: Final[int] = 20_000_000
+"""Polygons of one delivered map: the densest département has about two million."""
+MAX_MAP_BYTES: Final[int] = 64 * 2**30
+"""Largest map file opened: ``MAX_MAP_POLYGONS`` at the 1 to 2 kB a polygon takes in a
+GeoPackage."""
+
+FIRST_YEAR: Final[int] = 1900
+LAST_YEAR: Final[int] = 2200
+"""Years an image can be of: from the first aerial surveys to far beyond this program."""
 
 SMALLEST_OBJECT_M2: Final = 50.0
 """Footprint from which a building is taken into the map: less changed ground is no object."""

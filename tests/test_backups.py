@@ -1,6 +1,8 @@
 """Backups of a running service: asked for over HTTP, made on the clock, gone on from afterwards."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,8 +18,8 @@ from daemon.service import Service, handled
 from tests.map_store import building, content, made_store, patched
 from tests.scenes import announced, prepared
 from tests.served import known
-from updater.copies import restore
 from updater.reads import alerts_now, map_now
+from updater.recovery import restore
 from updater.store import Store
 from updater.verify import verify
 
@@ -93,8 +95,12 @@ def test_a_running_service_is_backed_up_and_a_restore_goes_on_to_the_same_map(
     assert early["departement"] == "D032" and early["newest"] is None
     assert isinstance(call("backup", "--url", url, token="clerk"), ServiceRefused)
     assert isinstance(call("backup", "--url", url), ServiceRefused)
-    locked = call("backup", "--db", str(settings.db[0]), str(tmp_path / "x.duckdb"))
-    assert "--url" in str(locked) and not (tmp_path / "x.duckdb").exists()
+    offline = ["backup", "--db", str(settings.db[0]), str(tmp_path / "x.duckdb")]
+    locked = subprocess.run(
+        [sys.executable, "-m", "daemon.cli", *offline], capture_output=True, text=True, check=False
+    )
+    assert locked.returncode == 1 and "--url" in locked.stderr
+    assert not (tmp_path / "x.duckdb").exists()
     announced(settings.inbox, small_scene.after)
     wait_until(lambda: service.received == 1 and not list(settings.inbox.glob("*.json")))
     late = call("backup", "--url", url, token="boss")["backups"][0]

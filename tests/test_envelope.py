@@ -16,7 +16,7 @@ from schemas.envelope import (
     to_structured,
 )
 from schemas.errors import EventTooLarge, InvalidEvent, NotJson
-from schemas.policy import MAX_EVENT_BYTES, Sensor
+from schemas.policy import MAX_EVENT_BYTES, MAX_FOOTPRINT_VERTICES, Sensor
 
 
 def item(**changes):
@@ -75,6 +75,10 @@ def test_both_modes_carry_the_same_acquisition():
             "datetime",
         ),
         (item(properties=item()["properties"] | {"gsd": -1}), "gsd"),
+        (
+            item(properties=item()["properties"] | {"datetime": "9999-12-31T23:59:59-23:59"}),
+            "year must be",
+        ),
         (item(properties=item()["properties"] | {"millesimed:departement": "32"}), "departement"),
     ],
 )
@@ -94,6 +98,27 @@ def test_not_json_wrong_type_and_too_large_are_told_apart():
         parse_acquisition(b"0" * (MAX_EVENT_BYTES + 1), {})
     with pytest.raises(InvalidEvent, match="empty"):
         parse_acquisition(None, {})
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", '"\\ud800"', '"a" "b"'])
+def test_what_only_python_takes_for_json_is_not_json(odd):
+    value = to_structured(event()).replace(b'"D032"', odd.encode())
+    with pytest.raises(NotJson):
+        parse_acquisition(value, {})
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\0b", "x" * 2000])
+def test_an_id_is_short_and_plain(bad):
+    document = json.loads(to_structured(event())) | {"id": bad}
+    with pytest.raises(InvalidEvent, match="short, plain"):
+        parse_acquisition(json.dumps(document).encode(), {})
+
+
+def test_a_footprint_of_more_vertices_than_any_scene_is_refused():
+    ring = [[0.5 + n * 1e-6, 43.5] for n in range(MAX_FOOTPRINT_VERTICES)] + [[0.5, 43.5]]
+    data = item(geometry={"type": "Polygon", "coordinates": [ring]})
+    with pytest.raises(InvalidEvent, match="vertices"):
+        parse_acquisition(to_structured(event(data)), {})
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,5 +1,7 @@
 """Import repairs what must be, reports it, and leaves the rest alone."""
 
+from zipfile import ZipFile
+
 import geopandas as gpd
 import pytest
 import shapely
@@ -118,3 +120,57 @@ def test_a_store_made_from_a_map_verifies(tmp_path):
         assert verdict.valid and verdict.polygons == report.polygons == 3
         assert verdict.area == pytest.approx(report.area)
         assert (store.territory, store.crs, store.millesime) == ("D032", "EPSG:2154", 2021)
+
+
+PIPELINE = (
+    '{"type": "gdal_streamed_alg", "command_line": "gdal vector pipeline ! read %s ! write x"}'
+)
+VIRTUAL = (
+    '<OGRVRTDataSource><OGRVRTLayer name="OCCUPATION_SOL"><SrcDataSource>%s</SrcDataSource>'
+    "<SrcLayer>m</SrcLayer></OGRVRTLayer></OGRVRTDataSource>"
+)
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "fgb", "geojson", "json", "vrt", "sqlite"])
+@pytest.mark.parametrize("text", [PIPELINE, VIRTUAL])
+def test_a_file_that_points_elsewhere_or_runs_something_stays_closed(tmp_path, suffix, text):
+    good = delivered(tmp_path / "m.gpkg", GOOD)
+    path = tmp_path / "in" / f"points.{suffix}"
+    path.parent.mkdir()
+    path.write_text(text % good)
+    for chosen in (path, path.parent):
+        with pytest.raises(ImportFailed):
+            prepare(chosen, millesime=2021)
+
+
+def test_a_shapefile_is_not_opened_under_another_suffix_nor_inside_an_archive(tmp_path):
+    delivered(tmp_path / "m.shp", GOOD)
+    renamed = (tmp_path / "m.shp").rename(tmp_path / "m.gpkg")
+    with pytest.raises(ImportFailed, match="does not begin like one"):
+        prepare(renamed, millesime=2021)
+    with ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.write(delivered(tmp_path / "n.gpkg", GOOD), "n.gpkg")
+    with pytest.raises(ImportFailed):
+        prepare(tmp_path / "m.zip", millesime=2021)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "word"),
+    [("MAX_POLYGON_VERTICES", 9, "10 vertices"), ("MAX_MAP_POLYGONS", 2, "3 rows")],
+)
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet"])
+def test_a_map_beyond_the_limits_is_refused(tmp_path, monkeypatch, name, limit, word, suffix):
+    path = delivered(tmp_path / "m.gpkg", GOOD)
+    if suffix == "parquet":
+        path = tmp_path / "m.parquet"
+        gpd.read_file(tmp_path / "m.gpkg").to_parquet(path)
+    monkeypatch.setattr(f"updater.vector_io.{name}", limit)
+    with pytest.raises(ImportFailed, match=word):
+        prepare(path, millesime=2021)
+
+
+def test_an_outline_that_is_nowhere_on_earth_is_left_out_and_named(tmp_path):
+    rows = [*GOOD, ("FAR", "CS2.2.1", "US1.1", box(1e300, 0, 1.1e300, 100))]
+    _, report = prepare(delivered(tmp_path / "m.gpkg", rows), millesime=2021)
+    assert report.valid and report.polygons == 3
+    assert ("off-the-earth", "FAR") in report.details

@@ -5,10 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from shapely.geometry import box
+from shapely.geometry import box, shape
 
 from daemon.announce import event_bytes, item_of, when
-from daemon.locate import AssetMissing, AssetRefused, asset_path, locate, stores_of
+from daemon.assets import AssetMissing, AssetRefused, asset_path
+from daemon.detection import check_announced
+from daemon.locate import locate, stores_of
+from detectors.errors import WrongCrs
 from schemas.envelope import parse_acquisition
 from schemas.policy import Sensor
 from updater.commit import add_image
@@ -99,3 +102,29 @@ def test_a_missing_file_is_told(small_scene):
     item = pointing_to(acquisition(small_scene.after), "file:///none/there.tif")
     with pytest.raises(AssetMissing, match=r"there\.tif is not there"):
         asset_path(item.image)
+
+
+def lying_at(item, *rings):
+    geometry = item.geometry.model_copy(update={"coordinates": [list(ring) for ring in rings]})
+    return item.model_copy(update={"geometry": geometry})
+
+
+def test_a_footprint_beyond_the_maps_crs_or_crossing_itself_is_no_accident(store, small_scene):
+    reference(store, "newer", 2021)
+    item = acquisition(small_scene.after)
+    poles = [(-180.0, -90.0), (180.0, -90.0), (180.0, 90.0), (-180.0, 90.0), (-180.0, -90.0)]
+    with pytest.raises(OutsideMap):
+        stores_of(lying_at(item, poles), [store])
+    with pytest.raises(OutsideMap):
+        locate(store, lying_at(item, poles))
+    a, b, c, d = box(*shape(item.geometry.model_dump()).bounds).exterior.coords[:4]
+    crossing = lying_at(item, [a, c, b, d, a])
+    assert stores_of(crossing, [store]) == [store]
+    assert locate(store, crossing).footprint.is_valid
+
+
+def test_a_crs_nobody_knows_is_said(small_scene):
+    item = acquisition(small_scene.after)
+    odd = item.properties.model_copy(update={"proj_code": "EPSG:999999"})
+    with pytest.raises(WrongCrs, match="no CRS"):
+        check_announced(small_scene.after, item.model_copy(update={"properties": odd}))

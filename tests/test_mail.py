@@ -6,7 +6,7 @@ import re
 import shutil
 import ssl
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -21,12 +21,13 @@ from daemon.config import HttpSettings, Settings, SmtpSettings
 from daemon.mail import MailCarrier, message_number
 from daemon.mail_text import LONGEST_SUBJECT, latest
 from daemon.service import Service
-from daemon.subscribers import Failed, SubscriberRelay, replay
+from daemon.subscribers import Failed, replay
 from schemas.alert import Alert, AlertKind, AlertState
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind, Subscription
 from tests.mail_server import HANG_SECONDS, MailServer, free_port
 from tests.map_store import building, made_store, patched
+from tests.receivers import Clock, OneChannel
 from updater import outbox
 from updater.revert import revert
 from updater.subscriptions import new_id, save
@@ -37,33 +38,9 @@ URL = "https://alertes.example.org/millesimed/"
 SECRET = "Tr0ub4dor-and-3"
 
 
-class Clock:
-    """Time that the test moves."""
-
-    def __init__(self):
-        self.now = WEDNESDAY
-
-    def __call__(self):
-        return self.now
-
-    def later(self, **by):
-        self.now += timedelta(**by)
-
-
-class Relay(SubscriberRelay):
-    """A relay that says how many alerts a round mailed."""
-
-    def once(self, store):
-        return super().once(store)[ChannelKind.MAIL]
-
-    @property
-    def carrier(self):
-        return self.carriers[ChannelKind.MAIL]
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(WEDNESDAY)
 
 
 @pytest.fixture
@@ -91,7 +68,7 @@ def carrier_of(server, clock, public_url=URL, **changes):
 
 @pytest.fixture
 def relay(server, clock):
-    return Relay({ChannelKind.MAIL: carrier_of(server, clock)}, clock=clock)
+    return OneChannel({ChannelKind.MAIL: carrier_of(server, clock)}, clock=clock)
 
 
 @pytest.fixture
@@ -189,7 +166,9 @@ def test_one_click_ends_it_in_a_header_that_any_program_can_read(store, server, 
 def test_without_an_address_of_its_own_there_are_no_links(store, server, clock):
     subscribed(store)
     raised(store, 0, 1)
-    Relay({ChannelKind.MAIL: carrier_of(server, clock, public_url=None)}, clock=clock).once(store)
+    OneChannel({ChannelKind.MAIL: carrier_of(server, clock, public_url=None)}, clock=clock).once(
+        store
+    )
     (mail,) = server.mails()
     assert mail["List-Unsubscribe"] is None and mail["List-Unsubscribe-Post"] is None
     assert "http" not in text_of(mail) and "href" not in html_of(mail)
@@ -509,7 +488,7 @@ def test_a_login_goes_over_tls_and_shows_in_no_log(store, clock, certificate):
                 controller, clock, security="starttls", user="relay", password=password
             )
             carrier.tls = ssl.create_default_context(cafile=certificate[0])
-            relay = Relay({ChannelKind.MAIL: carrier}, clock=clock)
+            relay = OneChannel({ChannelKind.MAIL: carrier}, clock=clock)
             with capture_logs() as logs:
                 assert relay.once(store) == count
             assert SECRET not in str(logs) and password not in str(logs) + repr(carrier)

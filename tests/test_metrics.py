@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import detectors
 import schemas
 import updater
-from daemon import families, locate
+from daemon import assets, families, series
 from daemon.catalogue import CATALOGUE
 from daemon.families import Kind
 from daemon.metrics import REMEMBERED, STAGES, Metrics
@@ -28,7 +28,7 @@ AT = datetime(2024, 6, 18, tzinfo=UTC)
 TYPES = {Kind.COUNTER: Counter, Kind.GAUGE: Gauge, Kind.HISTOGRAM: Histogram}
 WORDS = {"seconds": "seconds", "bytes": "bytes", "square metres": "square_meters"}
 NOT_OF_EVENTS = {"usage", "store", "store-locked", "import", "not-found", "training", "no-pairs"}
-NOT_OF_EVENTS |= {"detection"}
+NOT_OF_EVENTS |= {"detection", "export", "no-room"}
 """Reasons of errors that commands raise, that stop the service, or that are only derived from."""
 
 
@@ -87,14 +87,14 @@ def test_every_reason_a_dead_letter_can_have_begins_at_zero():
     for room in (schemas, detectors, updater):
         for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
             importlib.import_module(module.name)
-    rooms = ("schemas.", "detectors.", "updater.", locate.__name__)
+    rooms = ("schemas.", "detectors.", "updater.", assets.__name__)
     found = {c.reason for c in subclasses(MillesimedError) if c.__module__.startswith(rooms)}
     assert found - NOT_OF_EVENTS | {"internal"} == set(families.DEAD_LETTER_REASONS)
 
 
 def test_the_values_known_beforehand_are_those_there_are():
     assert set(families.OUTCOMES) == {outcome.value for outcome in Outcome}
-    assert set(families.DETECTORS) == set(DETECTORS)
+    assert set(families.DETECTORS) == {*DETECTORS, series.NAME.partition("/")[0]}
     said = re.compile(r'(?:RegionIgnored\(|ignored\[)"([a-z-]+)"')
     told = {m for path in (ROOT / "updater").glob("*.py") for m in said.findall(path.read_text())}
     assert told == set(families.IGNORED_REASONS)

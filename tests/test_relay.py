@@ -7,8 +7,9 @@ import pytest
 from shapely.geometry import box
 
 from daemon.feeds import alerts_of, collection
+from daemon.kafka_channel import _in_order
 from daemon.metrics import Metrics
-from daemon.relay import FolderChannel, relay_once
+from daemon.relay import Answer, FolderChannel, relay_once
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
 from schemas.legal import LegalStatus
 from schemas.policy import Sensor
@@ -16,7 +17,10 @@ from updater import outbox
 from updater.alert_rows import message
 from updater.alerts import Look, raised
 from updater.commit import OutboxRow, write_alert, write_outbox
+from updater.outbox import Pending
 from updater.types import Side, Sighting
+
+AT = datetime(2024, 6, 18, tzinfo=UTC)
 
 
 class Balking:
@@ -31,7 +35,26 @@ class Balking:
     def send(self, store, rows):
         taken = [row.seq for row in rows[: self.takes]]
         self.had += taken
-        return taken
+        return Answer(taken)
+
+    def close(self):
+        pass
+
+
+class Refusing:
+    """A channel that will never take one message."""
+
+    name = "kafka"
+
+    def __init__(self, never):
+        self.never = never
+        self.had = []
+
+    def send(self, store, rows):
+        taken = [row.seq for row in rows if row.seq != self.never]
+        self.had += taken
+        refused = {self.never: "too large"} if self.never in {row.seq for row in rows} else {}
+        return Answer(taken, refused)
 
     def close(self):
         pass
@@ -96,3 +119,34 @@ def test_a_channel_that_balks_keeps_its_place_and_holds_up_nobody(store, alerts,
 def test_the_feed_has_the_most_important_first(store, alerts):
     areas = [f["properties"]["area"] for f in collection(alerts_of(store))["features"]]
     assert areas == sorted(areas, reverse=True)
+
+
+def test_what_is_refused_for_good_is_parked_and_offered_again_when_asked(store, alerts, tmp_path):
+    seqs = [row.seq for row in outbox.pending(store, "kafka")]
+    channel, metrics = Refusing(seqs[1]), Metrics()
+    for _ in range(3):
+        relay_once([store], [channel], metrics)
+    assert channel.had == [seqs[0], *seqs[2:]]  # each once
+    assert outbox.depth(store, "kafka") == (0, None)
+    assert [(row.seq, reason) for row, reason in outbox.parked(store, "kafka")] == [
+        (seqs[1], "too large")
+    ]
+    channel.never = None
+    assert relay_once([store], [channel], metrics) == 0
+    outbox.offer_again(store, "kafka")
+    assert relay_once([store], [channel], metrics) == 1
+    assert channel.had[-1] == seqs[1] and not outbox.parked(store, "kafka")
+
+
+def test_a_message_that_waits_holds_up_its_own_key_only():
+    rows = [Pending(n, f"m{n}", "t", "topic", key, "{}", AT) for n, key in enumerate("abcab", 1)]
+    assert _in_order(rows, {2, 3, 4, 5}, {}) == [2, 3, 5]  # 4 waits for 1
+    assert _in_order(rows, {2, 3, 4, 5}, {1: "too large"}) == [2, 3, 4, 5]
+    assert _in_order(rows, set(), {}) == []
+
+
+def test_a_folder_that_cannot_be_written_holds_up_no_other_channel(store, alerts, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    folder, other, metrics = FolderChannel(tmp_path / "file"), Balking(9), Metrics()
+    assert relay_once([store], [folder, other], metrics) == 5
+    assert outbox.depth(store, "folder")[0] == 5

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -167,3 +168,36 @@ def test_the_map_as_of_a_date_is_what_was_valid_and_known_then(store):
     assert cover(end_of(2024), later) == "CS1.1.1.1"
     assert cover(end_of(2024), known_before) == old.code_cs
     assert verify(store).lineage_errors == 0
+
+
+def test_a_store_that_was_opened_takes_commits_and_folds_them_in(store):
+    store.close()
+    with Store.open(store.path) as again:
+        for offset in (1, 2):
+            with again.transaction() as cursor:
+                cursor.execute("INSERT OR REPLACE INTO offsets VALUES ('topic', 0, ?)", [offset])
+            again.checkpoint()
+        log_file = store.path.with_name(store.path.name + ".wal")
+        assert not log_file.exists() or log_file.stat().st_size == 0
+
+
+def test_a_thread_that_asked_and_idles_holds_up_no_checkpoint(store):
+    asked, done = threading.Event(), threading.Event()
+
+    def ask():
+        store.execute("SELECT count(*), min(created) FROM outbox").fetchone()
+        asked.set()
+        done.wait(30)
+
+    idle = threading.Thread(target=ask)
+    idle.start()
+    try:
+        assert asked.wait(30)
+        with store.transaction() as cursor:
+            cursor.execute("INSERT INTO offsets VALUES ('topic', 0, 1)")
+        store.checkpoint()
+        log_file = store.path.with_name(store.path.name + ".wal")
+        assert not log_file.exists() or log_file.stat().st_size == 0
+    finally:
+        done.set()
+        idle.join()

@@ -12,8 +12,8 @@ from daemon.metrics import Metrics
 from daemon.relay import FolderChannel, relay_once
 from daemon.sources import Backlog, InboxSource
 from daemon.watch import Watch
-from schemas.alert import AlertKind
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
+from schemas.legal import LegalStatus
 from schemas.policy import Sensor
 from schemas.subscription import ChannelKind, Rhythm, Wish
 from tests.map_store import made_store
@@ -23,7 +23,7 @@ from updater.alerts import Look, raised
 from updater.commit import OutboxRow, add_image, write_alert, write_outbox
 from updater.reads import ImageRecord, end_of
 from updater.subscriptions import accepted, channel_name, save
-from updater.types import Sighting
+from updater.types import Side, Sighting
 
 NOON = datetime(2024, 6, 18, 12, tzinfo=UTC)  # a Tuesday; digests go out at six
 SIDE = 600.0
@@ -52,11 +52,12 @@ def value(metrics, name, **labels):
 def told(store, count, at):
     """Alerts in the outbox, committed at a time."""
     look = Look(f"item {at}", Sensor.PVA, at, at, "map-guided/1", "ref")
-    kind = AlertKind.ARTIFICIALISATION
+    was = Side("CS2.2.1", "US1.1", LegalStatus.NON_ARTIF)
+    now = Side("CS1.1.1.1", "US5", LegalStatus.ARTIF)
     with store.transaction() as cursor:
         for number in range(count):
             ground = box(10 * number, 0, 10 * number + 8, 30)
-            sighting = Sighting(kind, "CS2.2.1", "US1.1", "CS1.1.1.1", "US5", 0.9, 0.7, (), ground)
+            sighting = Sighting(was, now, 0.9, 0.7, (), ground)
             record = raised(sighting, look)
             write_alert(cursor, record, event="e", now=at)
             body = message(record, departement="D032", crs=store.crs).model_dump_json()

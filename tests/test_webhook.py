@@ -4,66 +4,22 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
-import time
-from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 
 import pytest
 
-from daemon.subscribers import SubscriberRelay, replay
+from daemon.subscribers import replay
 from daemon.webhook import WebhookCarrier
 from schemas.alert import AlertKind
 from schemas.subscription import ChannelKind, Subscription
 from tests.map_store import building, made_store, patched
+from tests.receivers import Clock, OneChannel, Receiver
 from updater import outbox
+from updater.clock import utc_now
 from updater.revert import revert
-from updater.store import utc_now
 from updater.subscriptions import find, new_id, new_secret, save, subscriptions
 
 PLACES = [(x, y) for x in (80, 220, 360, 500) for y in (80, 220, 500)]
-
-
-class Receiver:
-    """An HTTP server that answers as told and remembers what it was sent."""
-
-    def __init__(self):
-        self.answers, self.got = [], []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                answer = outer.answers.pop(0) if outer.answers else 200
-                outer.got.append((answer, dict(self.headers.items()), body))
-                if answer == "hang":
-                    time.sleep(1.0)
-                    return
-                if answer == "cut":
-                    self.connection.close()
-                    return
-                self.send_response(answer)
-                if answer == 302:
-                    self.send_header("location", outer.url + "elsewhere")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def taken(self):
-        """Ids of what was answered with yes, in the order it came."""
-        return [sent["webhook-id"] for answer, sent, _ in self.got if answer == 200]
 
 
 @pytest.fixture
@@ -73,40 +29,16 @@ def receiver():
     made.close()
 
 
-class Clock:
-    """Time that the test moves."""
-
-    def __init__(self):
-        self.now = utc_now()
-
-    def __call__(self):
-        return self.now
-
-    def later(self, **by):
-        self.now += timedelta(**by)
-
-
-class Relay(SubscriberRelay):
-    """A relay that says how many webhook calls a round made."""
-
-    def once(self, store):
-        return super().once(store)[ChannelKind.WEBHOOK]
-
-    @property
-    def carrier(self):
-        return self.carriers[ChannelKind.WEBHOOK]
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(utc_now())
 
 
 @pytest.fixture
 def relay(clock):
     carrier = WebhookCarrier(allowed=[ip_network("127.0.0.0/8")])
     carrier.client.timeout = 0.3
-    made = Relay({ChannelKind.WEBHOOK: carrier}, clock=clock)
+    made = OneChannel({ChannelKind.WEBHOOK: carrier}, clock=clock)
     yield made
     made.close()
 

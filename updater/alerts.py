@@ -22,6 +22,7 @@ from schemas.alert import AlertKind, AlertState
 from schemas.policy import (
     ALERT_SAME_GROUND_SHARE,
     CAMPAIGN_DAYS,
+    CANCELLED_DAYS,
     CLEAN_CHANGED_SHARE,
     CLEAN_LOOKS_TO_CANCEL,
     CLEAN_VALID_SHARE,
@@ -76,7 +77,7 @@ class Step:
         old, new = self.before, self.after
         return old is None or (
             (old.state, old.kinds, old.reason) != (new.state, new.kinds, new.reason)
-            or old.geometry is not new.geometry
+            or _class(old.observations) < _class(new.observations)
         )
 
 
@@ -122,17 +123,17 @@ def standing(
     """Where an alert stands after some looks, of which at least one shows the change.
 
     Looks count in the order the ground was seen. A run of looks that show the change grows until
-    clean ones end it; then, or after silence while it was unconfirmed, the next starts a new run.
-    What a person rejected stays so unless better evidence than they had shows it again.
+    clean ones end it; after a rest, or after silence while it was unconfirmed, the next starts a
+    new run. What a person rejected stays so unless better evidence than they had shows it again.
     """
     run: list[Observation] = []
-    clean, state, reason = 0, AlertState.FIRST, None
+    clean, state, reason, ended = 0, AlertState.FIRST, None, None
     for look in sorted(observations, key=lambda o: (o.acquired, o.acquisition)):
         if look.says is Says.CHANGED:
-            if run and state not in OPEN_STATES and not _returns(state, run, look):
+            if ended is not None and not _returns(state, run, look, ended):
                 continue
-            if run and (state not in OPEN_STATES or _silent(state, run, look)):
-                run = []
+            if ended is not None or (run and _silent(state, run, look)):
+                run, ended = [], None
             state = _stronger(state, deserved([*run, look])) if run else deserved([look])
             run, clean, reason = [*run, look], 0, None
         elif run and state in OPEN_STATES:
@@ -141,6 +142,7 @@ def standing(
                 confirmed = state is AlertState.CONFIRMED
                 state = AlertState.FINISHED if confirmed else AlertState.REJECTED
                 reason = f"seen {look.says.value.replace('-', ' ')} by {look.sensor.value}"
+                ended = look.acquired
     if review is not None and _class(observations) <= review.evidence_class:
         state, reason = AlertState.REJECTED, review.reason
     if superseded is not None:
@@ -178,19 +180,21 @@ def _against(run: Sequence[Observation], look: Observation) -> int:
     return CLEAN_LOOKS_TO_CANCEL if alone else 1
 
 
-def _long_after(run: Sequence[Observation], look: Observation) -> bool:
-    days = max(SENSOR_POLICY[o.sensor].silence_days for o in (*run, look))
-    return look.acquired - run[-1].acquired > timedelta(days=days)
-
-
 def _silent(state: AlertState, run: Sequence[Observation], look: Observation) -> bool:
-    return state is not AlertState.CONFIRMED and _long_after(run, look)
+    """True where so much time went by that unconfirmed looks support nothing any more."""
+    days = max(SENSOR_POLICY[o.sensor].silence_days for o in (*run, look))
+    long_after = look.acquired - run[-1].acquired > timedelta(days=days)
+    return state is not AlertState.CONFIRMED and long_after
 
 
-def _returns(state: AlertState, run: Sequence[Observation], look: Observation) -> bool:
-    """True where a look opens an ended alert again."""
+def _returns(
+    state: AlertState, run: Sequence[Observation], look: Observation, ended: datetime
+) -> bool:
+    """True where a look opens an ended alert again: what looks cancelled, cloud or plough, must not
+    hide what is built there later."""
     better = evidence_class(look.sensor) > _class(run)
-    return state is AlertState.FINISHED or better or _long_after(run, look)
+    rested = look.acquired - ended > timedelta(days=CANCELLED_DAYS)
+    return state is AlertState.FINISHED or better or rested
 
 
 def judged(record: AlertRecord) -> AlertRecord:
@@ -241,7 +245,9 @@ def seen_again(record: AlertRecord, sighting: Sighting, look: Look) -> AlertReco
     """The alert after one more look that shows the change; the same record where it adds nothing.
 
     The same acquisition twice is one look. Outline, covers and kinds follow the finer sensor: an
-    image that may patch draws and names better than one that may not.
+    image that may patch draws and names better than one that may not. Until it is confirmed the
+    outline of an alert that only warns follows its newest look, for the first may hold the edge of
+    a cloud.
     """
     new = _observation(sighting, look)
     polygons = tuple(sorted({*record.polygons, *sighting.polygons}))
@@ -256,7 +262,11 @@ def seen_again(record: AlertRecord, sighting: Sighting, look: Look) -> AlertReco
         observed = replace(record, sequence=record.sequence + 1, known_at=look.known_at)
     observed = replace(observed, polygons=polygons, detector=look.detector)
     if not finer:
-        return observed
+        coarse = _class(record.observations) == 1
+        unsure = record.state in OPEN_STATES and record.state is not AlertState.CONFIRMED
+        newest = look.acquired >= record.seen_last and look.acquisition not in record.acquisitions
+        moves = coarse and unsure and newest
+        return replace(observed, geometry=sighting.geometry) if moves else observed
     return replace(
         observed,
         kinds=sighting.kinds,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import duckdb
@@ -28,6 +28,7 @@ from schemas.envelope import (
     TOPIC_DEAD_LETTERS,
     AcquisitionEvent,
 )
+from updater import faults
 from updater.alert_rows import message, record_to_row
 from updater.alerts import Step
 from updater.crs import to_geojson
@@ -38,7 +39,8 @@ from updater.types import AlertRecord, MapPolygon, Patch, Rules
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Everything one acquisition does to one store."""
+    """Everything one acquisition does to one store; ``series``: the file that holds the history
+    of each block it was taken into."""
 
     event: AcquisitionEvent
     rules: Rules
@@ -46,6 +48,7 @@ class Effect:
     alerts: Sequence[Step]
     image: ImageRecord | None
     origin: Origin
+    series: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,11 @@ def commit(store: Store, effect: Effect) -> None:
                 now,
             ],
         )
+        for block, file in effect.series.items():
+            cursor.execute("INSERT OR REPLACE INTO series VALUES (?, ?, ?)", [block, file, now])
         _write_offset(cursor, effect.origin)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
 
 
 def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
@@ -103,6 +110,8 @@ def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
         key = f"{store.territory}/dead"
         row = OutboxRow(letter.id, DEAD_LETTER_TYPE, TOPIC_DEAD_LETTERS, key, body)
         write_outbox(cursor, [row], letter.received)
+        faults.reached("in-transaction")
+    faults.reached("after-commit")
     return True
 
 

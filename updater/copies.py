@@ -1,196 +1,115 @@
-"""A store as a fresh file: backup of a live one, point-in-time copy, compaction.
+"""A store as a fresh file: a new, empty one that takes in every row one transaction sees.
 
-All are one thing: a new, empty store that takes in every row one transaction sees, so that the copy
-is a state the store really had, however many events are committed meanwhile, and holds no dead
-space. The file itself must not be copied by this process: closing any handle of it would let go of
-the lock that keeps other processes out (POSIX record locks).
+So the copy is a state the store really had, however many events are committed meanwhile, and holds
+no dead space. The file itself must not be copied by this process: closing any handle of it would
+let go of the lock that keeps other processes out (POSIX record locks).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import duckdb
 
-from schemas.envelope import ALERT_TYPE
-from schemas.subscription import ChannelKind
+from updater import histories
 from updater.deep import PRUNED
-from updater.errors import StoreError, StoreLocked
+from updater.errors import StoreError
 from updater.migrations import CREATE_INDEX, MIGRATIONS
-from updater.reads import FOREVER, as_of, map_now
-from updater.store import Clock, Store, utc_now
-from updater.subscriptions import channel_name, subscriptions
-from updater.types import MapPolygon
-from updater.verify import Verdict, verify
+from updater.store import Store
+from updater.trouble import explained
 
 KNOWN_SINCE: Final = ("recorded", "received", "created")
 """Columns that say when a row became known, by their order of precedence."""
-STAGED: Final = ".staged"
-REPLACED: Final = ".replaced"
 
-Rows = Mapping[str, tuple[str, Sequence[Any]]]
-"""Which rows of a table: a condition and its parameters; all, of a table that is not named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A copy: its file, size in bytes, verdict, and when the last event in it was committed."""
-
-    path: Path
-    size: int
-    verdict: Verdict
-    newest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What a compaction did: bytes before and after, messages pruned."""
-
-    before: int
-    after: int
-    pruned: int
-
-
-def backup(store: Store, path: Path) -> Copied:
-    """Copy an open store, also while events are committed to it; whole and verified, or not at all.
-
-    Raises:
-        StoreError: the file exists already, or the copy does not verify.
-    """
-    if path.exists():
-        raise StoreError(f"{path} exists already; choose another file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = _staged(path)
-    try:
-        write_copy(store, staged)
-        verdict, newest = _checked(staged)
-        _settle(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
-    return Copied(path, path.stat().st_size, verdict, newest)
-
-
-def restore(source: Path, db: Path, *, at: datetime | None = None, force: bool = False) -> Copied:
-    """Make a store from a backup, as it was known at a time where one is given; what was there
-    before is set aside as ``NAME.replaced``.
-
-    A state of the past does not know how far Kafka had been read: its topics are read from their
-    beginning, and what has had its effect is recognised by its key.
-
-    Raises:
-        StoreError: the target exists and ``force`` is not given, or is in use; the backup is
-            unreadable or older than ``at`` needs; the copy is not what the backup says.
-    """
-    if db.exists() and not force:
-        raise StoreError(f"{db} exists already; give --force to set it aside and replace it.")
-    if db.resolve() == source.resolve():
-        raise StoreError("A backup cannot be restored onto itself; give another --db.")
-    for _, aside in _asides(db):
-        if aside.exists():
-            raise StoreError(f"{aside} was set aside before; move it away first.")
-    _refuse_in_use(db)
-    staged = _staged(db)
-    db.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with Store.open(source, read_only=True) as store:
-            write_copy(store, staged, known_at=at)
-            expected = _content(_state(store, at))
-        verdict, newest = _checked(staged)
-        with Store.open(staged, read_only=True) as made:
-            if _content(map_now(made)) != expected:
-                raise StoreError("The copy is not the map the backup holds; keep both, report it.")
-        for path, aside in _asides(db):
-            path.replace(aside)
-        _settle(staged, db)
-    finally:
-        staged.unlink(missing_ok=True)
-    return Copied(db, db.stat().st_size, verdict, newest)
-
-
-def compact(
-    db: Path,
-    *,
-    channels: Sequence[str] = (),
-    alert_channels: Sequence[str] = (),
-    outbox_days: float | None = None,
-    clock: Clock = utc_now,
-) -> Compacted:
-    """Write a store anew without dead space, history whole, indexes rebuilt, and put it in the
-    place of the old file.
-
-    ``channels``, ``alert_channels``: who must have had a message before it is pruned, besides
-    everyone with a position in the store and every subscriber. ``outbox_days``: age from which a
-    message is; None prunes none.
-
-    Raises:
-        StoreError: the store is in use, or the copy does not verify; the old file stays.
-    """
-    with Store.open(db):  # repaired and brought up to date, where it needs that
-        pass
-    before, staged = db.stat().st_size, _staged(db)
-    try:
-        with Store.open(db, read_only=True, clock=clock) as store:  # keeps writers out
-            keep: dict[str, tuple[str, Sequence[Any]]] = {}
-            since = None
-            if outbox_days is not None:
-                since = store.clock() - timedelta(days=outbox_days)
-                keep["outbox"] = _unpruned(store, channels, alert_channels, since)
-            pruned = _count(store) - write_copy(store, staged, keep, pruned_before=since)["outbox"]
-            _checked(staged)
-            with Store.open(staged, read_only=True) as made:
-                if _content(map_now(made)) != _content(map_now(store)):
-                    raise StoreError("The compact copy is another map; the old file stays.")
-            _settle(staged, db)
-    finally:
-        staged.unlink(missing_ok=True)
-    return Compacted(before, db.stat().st_size, pruned)
+Condition = tuple[str, Sequence[Any]]
+"""Which rows of a table: SQL and its parameters."""
+ALL: Final[Condition] = ("true", ())
+NONE: Final[Condition] = ("false", ())
 
 
 def write_copy(
     store: Store,
     path: Path,
-    keep: Rows | None = None,
+    keep: Mapping[str, Condition] | None = None,
     *,
     known_at: datetime | None = None,
     pruned_before: datetime | None = None,
+    with_histories: bool = True,
 ) -> dict[str, int]:
-    """Copy what one transaction sees into a new file; gives how many rows of each table.
+    """Copy what one transaction sees into a new file, and the histories it names beside that; gives
+    how many rows of each table.
 
-    ``known_at``: only what was known then.
+    ``keep``: which rows of some tables, all of the others. ``known_at``: only what was known then,
+    and no offsets, for how far Kafka had been read then is not known. ``pruned_before``: noted in
+    the copy as the time before which messages may be missing.
+
+    Raises:
+        StoreError: the disk does not take it, or the store cannot be read.
     """
-    path.unlink(missing_ok=True)
-    with store.beside(path) as (cursor, name):
-        for step in MIGRATIONS[: int(store.meta("schema"))]:
-            cursor.execute(step)
-        cursor.execute("BEGIN")
-        counts = {}
-        for table, columns in _tables(cursor).items():
-            where, values = (keep or {}).get(table, ("true", ()))
-            known = next((c for c in KNOWN_SINCE if c in columns), None)
-            if known_at is not None and known is not None:
-                where, values = f"({where}) AND {known} <= ?", [*values, known_at]
-            if known_at is not None and table == "offsets":
-                where, values = "false", ()
-            row = cursor.execute(
-                f'INSERT INTO {name}."{table}" BY NAME SELECT * FROM store."{table}" WHERE {where}',
-                list(values),
-            ).fetchall()
-            counts[table] = int(row[0][0])
-        if pruned_before is not None and counts["outbox"]:
-            cursor.execute(
-                f"INSERT OR REPLACE INTO {name}.meta VALUES (?, ?)",
-                [PRUNED, pruned_before.astimezone(UTC).isoformat()],
-            )
-        _copy_sequences(cursor)
-        cursor.execute("COMMIT")
-        cursor.execute(CREATE_INDEX)
-        cursor.execute(f"CHECKPOINT {name}")
+    held = store.path.with_name(f".{store.path.name}.{uuid4().hex}.held")
+    try:
+        with _beside(store, path) as (cursor, name):
+            for step in MIGRATIONS[: int(store.meta("schema"))]:
+                cursor.execute(step)
+            tables = _tables(cursor)
+            with_histories = with_histories and "series" in tables
+            with store.transaction():  # nobody commits, and so no history goes, in between
+                cursor.execute("BEGIN")
+                cursor.execute("SELECT count(*) FROM store.meta").fetchall()  # its state from here
+                named = _named(cursor, "store") if with_histories else []
+                histories.hold(store.path, named, held)
+            counts = {
+                table: _take(cursor, name, table, _which(table, columns, keep or {}, known_at))
+                for table, columns in tables.items()
+            }
+            if "passed_over" in tables:  # it does not say since when
+                cursor.execute("DELETE FROM passed_over WHERE seq NOT IN (SELECT seq FROM outbox)")
+            if pruned_before is not None and counts["outbox"]:
+                cursor.execute(
+                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                    [PRUNED, pruned_before.astimezone(UTC).isoformat()],
+                )
+            _copy_sequences(cursor)
+            named = _named(cursor, name) if with_histories else []
+            cursor.execute("COMMIT")
+            cursor.execute(CREATE_INDEX)
+            cursor.execute(f"CHECKPOINT {name}")
+        histories.copy(held, named, histories.folder_of(path))
+    except (duckdb.Error, OSError) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        raise explained(error) or StoreError(
+            f"The copy cannot be made ({text}); {store.path.name} is as it was."
+        ) from None
+    finally:
+        shutil.rmtree(held, ignore_errors=True)
     return counts
+
+
+@contextmanager
+def _beside(store: Store, path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """A connection whose database is another, new file, under the name given with it; the store is
+    ``store`` to it."""
+    name = f"beside_{uuid4().hex}"
+    cursor = store.cursor.cursor()
+    quoted = str(path).replace("'", "''")
+    try:
+        cursor.execute(f"ATTACH '{quoted}' AS {name}")  # ATTACH takes no parameters
+        cursor.execute(f"USE {name}")
+        cursor.execute("SET TimeZone = 'UTC'")
+        yield cursor, name
+    finally:
+        with suppress(duckdb.Error):  # no transaction was left open
+            cursor.execute("ROLLBACK")
+        with suppress(duckdb.Error):  # it was not attached
+            cursor.execute("USE store")
+            cursor.execute(f"DETACH {name}")
+        cursor.close()
 
 
 def _tables(cursor: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -203,6 +122,37 @@ def _tables(cursor: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     return dict(rows)
 
 
+def _which(
+    table: str,
+    columns: Sequence[str],
+    keep: Mapping[str, Condition],
+    known_at: datetime | None,
+) -> Condition:
+    where, values = keep.get(table, ALL)
+    if known_at is None:
+        return where, values
+    if table == "offsets":
+        return NONE
+    known = next((column for column in KNOWN_SINCE if column in columns), None)
+    if known is None:
+        return where, values
+    return f"({where}) AND {known} <= ?", [*values, known_at]
+
+
+def _take(cursor: duckdb.DuckDBPyConnection, name: str, table: str, condition: Condition) -> int:
+    """Copy some rows of a table; gives how many."""
+    where, values = condition
+    ((count,),) = cursor.execute(
+        f'INSERT INTO {name}."{table}" BY NAME SELECT * FROM store."{table}" WHERE {where}',
+        list(values),
+    ).fetchall()
+    return int(count)
+
+
+def _named(cursor: duckdb.DuckDBPyConnection, name: str) -> histories.Named:
+    return cursor.execute(f"SELECT block, file FROM {name}.series ORDER BY block").fetchall()
+
+
 def _copy_sequences(cursor: duckdb.DuckDBPyConnection) -> None:
     """Sequences go on where the store's are: no number is given out twice."""
     rows = cursor.execute(
@@ -212,85 +162,3 @@ def _copy_sequences(cursor: duckdb.DuckDBPyConnection) -> None:
     for name, start in rows:
         cursor.execute(f"DROP SEQUENCE {name}")
         cursor.execute(f"CREATE SEQUENCE {name} START {int(start)}")
-
-
-def _unpruned(
-    store: Store, channels: Sequence[str], alert_channels: Sequence[str], since: datetime
-) -> tuple[str, Sequence[Any]]:
-    """What of the outbox stays: what is younger, what somebody lacks, what was given up."""
-    positions = dict(store.execute("SELECT channel, seq FROM positions").fetchall())
-    told = {
-        channel_name(s.id) for s in subscriptions(store) if s.channel is not ChannelKind.FEED
-    } | set(alert_channels)
-    whole = {c for c in positions if not c.startswith(channel_name(""))} - told
-    everyone = min((positions.get(c, 0) for c in whole | set(channels)), default=0)
-    alerts = min((positions.get(c, 0) for c in told), default=everyone)
-    return (
-        "NOT (created < ? AND seq <= ? AND (type <> ? OR seq <= ?)) "
-        "OR seq IN (SELECT seq FROM store.parked)",
-        [since, everyone, ALERT_TYPE, alerts],
-    )
-
-
-def _count(store: Store) -> int:
-    row = store.execute("SELECT count(*) FROM outbox").fetchone()
-    return int(row[0]) if row else 0
-
-
-def _state(store: Store, at: datetime | None) -> list[MapPolygon]:
-    """The map by what was known at a time."""
-    return map_now(store) if at is None else as_of(store, valid_at=FOREVER, recorded_at=at)
-
-
-def _content(polygons: Sequence[MapPolygon]) -> list[tuple[object, ...]]:
-    """All a map says."""
-    return sorted((p.version, p.id, p.code_cs, p.code_us, p.geometry.wkb) for p in polygons)
-
-
-def _checked(path: Path) -> tuple[Verdict, datetime | None]:
-    with Store.open(path) as made:  # a copy of an older store is brought up to date
-        verdict = verify(made, deep=True)
-        row = made.execute("SELECT max(recorded) FROM events").fetchone()
-    if not verdict.valid:
-        raise StoreError(
-            "The copy does not verify and was dropped; `millesimed verify --deep` says what is "
-            "wrong with the original."
-        )
-    return verdict, row[0] if row else None
-
-
-def _staged(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{STAGED}")
-
-
-def _settle(staged: Path, path: Path) -> None:
-    """Put a finished file in its place, durably."""
-    with staged.open("rb") as stream:
-        os.fsync(stream.fileno())
-    staged.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _refuse_in_use(db: Path) -> None:
-    """A store another process holds must not be replaced under it; one that is broken may."""
-    if not db.exists():
-        return
-    try:
-        with Store.open(db, read_only=True):
-            pass
-    except StoreLocked:
-        raise
-    except StoreError:
-        return
-
-
-def _asides(db: Path) -> list[tuple[Path, Path]]:
-    """What lies where a store is to be, and what it is called once set aside: the log first, for
-    it fits no other file, and may be all that was left."""
-    names = [(".wal", f"{REPLACED}.wal"), ("", REPLACED)]
-    pairs = [(db.with_name(db.name + old), db.with_name(db.name + new)) for old, new in names]
-    return [(path, aside) for path, aside in pairs if path.exists()]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import shapely
 
 from schemas.envelope import ALERT_TYPE, CHANGE_TYPE, DEAD_LETTER_TYPE
+from updater import histories
 from updater.reads import end_of
 from updater.revert import PREFIX
 from updater.store import Store
@@ -25,6 +27,8 @@ NEVER: Final = np.iinfo(np.int64).max
 """The instant, microseconds, at which what still holds ends."""
 PRUNED: Final = "outbox_pruned"
 """Fact of a store: messages committed before this time (ISO 8601) may have been pruned."""
+
+NO_HISTORY: Final = "a Sentinel-2 history that is missing or damaged"
 
 _KNOWN: Final = """
 SELECT ST_AsWKB(p.geom), epoch_us(p.recorded), coalesce(min(epoch_us(r.recorded)), ?)
@@ -71,6 +75,8 @@ _ROWS: Final[dict[str, str]] = {
         )""",
     "given up, and no longer there": """
         SELECT count(*) FROM parked p ANTI JOIN outbox o ON o.seq = p.seq""",
+    "passed over, and no longer there": """
+        SELECT count(*) FROM passed_over p ANTI JOIN outbox o ON o.seq = p.seq""",
     "a position beyond every message": """
         SELECT count(*) FROM positions WHERE seq > (
             SELECT max(coalesce(last_value, start_value)) FROM duckdb_sequences()
@@ -141,9 +147,9 @@ def _torn(versions: Versions) -> Iterator[int]:
             yield int(moment)
 
 
-def row_errors(store: Store) -> dict[str, int]:
-    """What does not fit together among events, alerts, messages, positions and offsets, by what is
-    wrong; only what there is of it."""
+def row_errors(store: Store, beside: Path | None = None) -> dict[str, int]:
+    """What does not fit together among events, alerts, messages, positions, offsets and files of
+    histories (``beside`` that store, or this one), by what is wrong; only what there is of it."""
     row = store.execute("SELECT max(value) FROM meta WHERE key = ?", [PRUNED]).fetchone()
     cut = row[0] if row is not None and row[0] is not None else "1970-01-01T00:00:00Z"
     found = {
@@ -151,4 +157,6 @@ def row_errors(store: Store) -> dict[str, int]:
         for what, sql in _ROWS.items()
     }
     counts = {what: int((rows.fetchone() or (0,))[0]) for what, rows in found.items()}
+    named = store.execute("SELECT block, file FROM series").fetchall()
+    counts[NO_HISTORY] = histories.unreadable(beside or store.path, named)
     return {what: count for what, count in counts.items() if count}

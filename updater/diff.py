@@ -19,7 +19,7 @@ from schemas.change import ChangeKind
 from schemas.legal import LegalStatus, legal_status
 from updater.clip import cut
 from updater.reads import as_of
-from updater.store import Store, utc_now
+from updater.store import Store
 from updater.topology import areal
 from updater.types import MapPolygon
 
@@ -105,7 +105,7 @@ def differential(
     recorded_at: datetime | None = None,
 ) -> Differential:
     """What changed on the ground between two instants of the valid axis, as known now."""
-    known = recorded_at or utc_now()
+    known = recorded_at or store.clock()
     old = as_of(store, valid_at=before, recorded_at=known)
     new = as_of(store, valid_at=after, recorded_at=known)
     pieces = overlay(old, new, corrections=_corrected(store))

@@ -11,6 +11,10 @@ class StoreError(MillesimedError):
     reason = "store"
 
 
+class CheckpointPostponed(StoreError):
+    """Somebody reads an older state; the log is folded in later."""
+
+
 class StoreLocked(StoreError):
     """Another process holds the store."""
 
@@ -21,6 +25,12 @@ class ImportFailed(MillesimedError):
     """The map file cannot become a store."""
 
     reason = "import"
+
+
+class ExportFailed(MillesimedError):
+    """A product could not be written whole; nothing of it is left."""
+
+    reason = "export"
 
 
 class OutsideMap(MillesimedError):

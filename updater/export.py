@@ -7,9 +7,11 @@ metadata.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -19,6 +21,9 @@ import numpy as np
 import pyogrio
 import rasterio
 import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.shutil import copy as copy_raster
 from rasterio.transform import from_origin
@@ -26,12 +31,23 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from schemas.nomenclature import COUVERTURE, CS_FROM_INDEX, CS_INDEX
+from updater import faults
 from updater.artificialisation import Status, statuses
 from updater.clip import clipped, touching
 from updater.crs import WGS84, reproject
+from updater.errors import ExportFailed
 from updater.product import SUFFIXES, Product, metadata, styles
+from updater.trouble import explained
 from updater.types import MapPolygon
 
+_UNWRITTEN: Final = (
+    DataSourceError,
+    DataLayerError,
+    FeatureError,
+    RasterioError,
+    CPLE_BaseError,
+)
+"""What GDAL raises when a file cannot be written or finished."""
 VECTOR_DRIVERS: Final[dict[str, str]] = {
     "gpkg": "GPKG",
     "shp": "ESRI Shapefile",
@@ -102,10 +118,8 @@ def write_layers(
     its parts, or zipped where ``path`` ends so. ``beside``: texts by suffix (metadata) written with
     the same name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     zipped = path.suffix.lower() == ".zip"
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as name:
-        folder = Path(name)
+    with _beside(path) as folder:
         staged = folder / (f"{path.stem}.shp" if zipped else path.name)
         first = next(iter(layers.values()))
         if format_ == "geoparquet":
@@ -117,9 +131,12 @@ def write_layers(
                 )
             if LAYER in layers:
                 pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
+            for layer, frame in layers.items():
+                _check_whole(staged, frame, layer)
         else:
             layer = next(iter(layers))
             pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
+            _check_whole(staged, first)
         for suffix, text in (beside or {}).items():
             (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
         if zipped:
@@ -128,8 +145,46 @@ def write_layers(
                 for part in parts:
                     archive.write(part, part.name)
                     part.unlink()
+        faults.reached("in-export")
         for part in sorted(folder.iterdir()):  # a Shapefile is several files
             shutil.move(part, path.parent / part.name)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder beside a file in which it is made; gone afterwards.
+
+    Raises:
+        NoRoom, StoreError, ExportFailed: what the disk does not take.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            yield Path(folder)
+    except (OSError, *_UNWRITTEN) as error:
+        text = " ".join(str(error).split())[:120].rstrip(".")
+        raise explained(error) or ExportFailed(
+            f"{path.name} could not be written ({text}); see whether the disk is full, then export "
+            "again."
+        ) from None
+
+
+def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) -> None:
+    """What GDAL writes when it closes a file (the spatial index of a GeoPackage, the ends of a
+    Shapefile's parts) may be missing where the disk is full by then, and nobody says so.
+
+    Raises:
+        OSError: an index or the last row is missing.
+    """
+    found = pyogrio.read_info(path, layer=layer, force_feature_count=True)
+    whole = found["features"] == len(frame)
+    if whole and len(frame):
+        last = pyogrio.read_dataframe(path, layer=layer, skip_features=len(frame) - 1)
+        whole = len(last) == 1 and last.geometry.notna().all() and last.iloc[:, 0].notna().all()
+    if found["driver"] == "GPKG":
+        whole &= frame.empty or found["capabilities"]["fast_spatial_filter"]
+    if not whole:
+        raise OSError(errno.ENOSPC, "the file is not whole", path.name)
 
 
 def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
@@ -141,9 +196,8 @@ def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
     values = ((p.geometry, CS_INDEX.get(p.code_cs or "", 0)) for p in polygons)
     transform = from_origin(west, north, COG_PIXEL_M, COG_PIXEL_M)
     raster = rasterize(values, out_shape=size, transform=transform, fill=0, dtype="uint8")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        plain, staged = Path(folder) / "plain.tif", Path(folder) / path.name
+    with _beside(path) as folder:
+        plain, staged = folder / "plain.tif", folder / path.name
         profile = {
             "driver": "GTiff",
             "height": size[0],
@@ -159,6 +213,7 @@ def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
             target.write_colormap(1, colour_table())
             target.set_band_description(1, "code_cs")
         copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
+        faults.reached("in-export")
         shutil.move(staged, path)
 
 

@@ -15,10 +15,13 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from pyproj import CRS
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Progress
 from schemas.nomenclature import CS_LEAVES, US_CODES
+from updater import faults
 from updater.commit import append_polygons
 from updater.crs import METROPOLITAN_CRS, OVERSEAS_CRS, epsg_of
 from updater.errors import ImportFailed, StoreError
@@ -52,6 +55,19 @@ def prepare(
     Raises:
         ImportFailed: unreadable, no polygons, no CRS, or beyond repair.
     """
+    try:
+        return _prepared(path, millesime, territory, progress)
+    except (ShapelyError, ProjError) as error:
+        text = " ".join(str(error).split())[:120].rstrip(".")
+        raise ImportFailed(
+            f"The shapes of {path.name} are beyond repair ({text}); check its CRS and clean it "
+            "with coverage tools first."
+        ) from None
+
+
+def _prepared(
+    path: Path, millesime: int, territory: str | None, progress: Progress | None
+) -> tuple[list[MapPolygon], ImportReport]:
     report = ImportReport()
     tick = progress or (lambda *_: None)
     tick("read", 0, 3)
@@ -101,6 +117,7 @@ def create_store(
             store.close()
         if db.exists():
             raise StoreError(f"{db} was made by another process meanwhile; it is left alone.")
+        faults.reached("in-import")
         staged.replace(db)
     return report
 

@@ -171,15 +171,29 @@ legal statuses as last judged; and a version may be retired twice, the second ti
 (an event whose successor was undone first)."""
 
 V3: Final = """
-INSERT OR IGNORE INTO positions
-    SELECT c.channel, coalesce(l.seq - 1, (SELECT max(seq) FROM outbox), 0)
-    FROM (SELECT DISTINCT channel FROM deliveries) c
-    LEFT JOIN (
-        SELECT c.channel, min(o.seq) AS seq
-        FROM outbox o CROSS JOIN (SELECT DISTINCT channel FROM deliveries) c
-        ANTI JOIN deliveries d ON d.channel = c.channel AND d.seq = o.seq
-        GROUP BY c.channel
-    ) l ON l.channel = c.channel;
+CREATE TABLE series (
+    block VARCHAR PRIMARY KEY,
+    file VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+"""
+"""Which file holds the Sentinel-2 history of a block."""
+
+V4: Final = """
+INSERT OR IGNORE INTO positions SELECT channel, max(seq) FROM (
+    SELECT channel, seq FROM deliveries UNION ALL SELECT channel, seq FROM parked
+) GROUP BY channel;
+CREATE TABLE passed_over (
+    channel VARCHAR NOT NULL,
+    seq BIGINT NOT NULL,
+    PRIMARY KEY (channel, seq)
+);
+INSERT INTO passed_over
+    SELECT p.channel, o.seq
+    FROM (SELECT * FROM positions WHERE channel IN (SELECT channel FROM deliveries)) p
+    JOIN outbox o ON o.seq <= p.seq
+    ANTI JOIN (SELECT channel, seq FROM deliveries UNION ALL SELECT channel, seq FROM parked) had
+    ON had.channel = p.channel AND had.seq = o.seq;
 DROP TABLE deliveries;
 CREATE TABLE retries (
     letter VARCHAR PRIMARY KEY,
@@ -187,10 +201,10 @@ CREATE TABLE retries (
     recorded TIMESTAMPTZ NOT NULL
 );
 """
-"""Every channel keeps a position instead of a row for each message it had; dead letters that were
-given another chance."""
+"""Every channel keeps a position, and what it passed over, instead of a row for each message it
+had; dead letters that were given another chance."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3)
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
@@ -203,3 +217,11 @@ INDEXES: Final = {
 """R-trees: what an event looks up by place, however much there is elsewhere."""
 DROP_INDEX: Final = "; ".join(f"DROP INDEX IF EXISTS {name}" for name in INDEXES)
 CREATE_INDEX: Final = "; ".join(f"CREATE INDEX {name} ON {on}" for name, on in INDEXES.items())
+LATEST: Final = """
+SELECT greatest(
+    (SELECT max(recorded) FROM polygons), (SELECT max(recorded) FROM retirements),
+    (SELECT max(recorded) FROM events), (SELECT max(recorded) FROM alerts),
+    (SELECT max(created) FROM outbox), (SELECT max(received) FROM dead_letters)
+)
+"""
+"""The last instant on record."""

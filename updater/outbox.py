@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+import duckdb
 
 from updater.store import Store
+
+_LACKING: Final = """
+SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o
+WHERE o.seq > ? UNION ALL
+SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o
+JOIN passed_over p ON p.seq = o.seq WHERE p.channel = ?
+"""
+"""What a channel lacks: all behind its position, and what others went past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +34,63 @@ class Pending:
 
 
 def pending(store: Store, channel: str, *, limit: int = 500) -> list[Pending]:
-    """The oldest messages a channel still lacks, in the order they were committed."""
+    """The oldest messages a channel still lacks, in the order they were committed, but for those
+    that are parked."""
     rows = store.execute(
-        "SELECT seq, id, type, topic, key, body, created FROM outbox "
-        "WHERE seq > ? ORDER BY seq LIMIT ?",
-        [position(store, channel), limit],
+        f"{_LACKING} ORDER BY seq LIMIT ?", [position(store, channel), channel, limit]
     ).fetchall()
     return [Pending(*row) for row in rows]
 
 
 def delivered(store: Store, channel: str, sequences: Sequence[int]) -> None:
-    """Note that a channel has had some messages: the first of those it lacked, without a gap."""
-    if sequences:
-        advance(store, channel, max(sequences))
+    """Note that a channel has had some messages."""
+    if not sequences:
+        return
+    with store.transaction() as cursor:
+        _settle(cursor, channel, sequences)
+
+
+def park(store: Store, channel: str, refused: Mapping[int, str]) -> None:
+    """Note what a channel will not take, with the reason."""
+    if not refused:
+        return
+    with store.transaction() as cursor:
+        _settle(cursor, channel, list(refused))
+        cursor.executemany(
+            "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?)",
+            [[channel, seq, reason, store.clock()] for seq, reason in refused.items()],
+        )
+
+
+def _settle(cursor: duckdb.DuckDBPyConnection, channel: str, sequences: Sequence[int]) -> None:
+    """Move a channel's position to the last of some messages; those before it that are not among
+    them are passed over, and come again."""
+    row = cursor.execute("SELECT seq FROM positions WHERE channel = ?", [channel]).fetchall()
+    before = int(row[0][0]) if row else 0
+    settled = list(sequences)
+    cursor.execute(
+        "DELETE FROM passed_over WHERE channel = ? AND seq IN (SELECT unnest(?::BIGINT[]))",
+        [channel, settled],
+    )
+    last = max(settled)
+    if last <= before:
+        return
+    cursor.execute(
+        "INSERT OR IGNORE INTO passed_over SELECT ?, seq FROM outbox "
+        "WHERE seq > ? AND seq < ? AND seq NOT IN (SELECT unnest(?::BIGINT[]))",
+        [channel, before, last, settled],
+    )
+    cursor.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [channel, last])
+
+
+def offer_again(store: Store, channel: str) -> None:
+    """Forget that a channel refused anything; it is offered once more."""
+    with store.transaction() as cursor:
+        cursor.execute(
+            "INSERT OR IGNORE INTO passed_over SELECT channel, seq FROM parked WHERE channel = ?",
+            [channel],
+        )
+        cursor.execute("DELETE FROM parked WHERE channel = ?", [channel])
 
 
 def position(store: Store, channel: str) -> int:
@@ -107,6 +162,6 @@ def given_up(store: Store, channels: Sequence[str]) -> int:
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(
-        "SELECT count(*), min(created) FROM outbox WHERE seq > ?", [position(store, channel)]
+        f"SELECT count(*), min(created) FROM ({_LACKING})", [position(store, channel), channel]
     ).fetchone()
     return (int(row[0]), row[1]) if row else (0, None)

@@ -239,6 +239,31 @@ def _image(row: tuple[Any, ...]) -> ImageRecord:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesFile:
+    """The file that holds the Sentinel-2 history of a block, and since when."""
+
+    file: str
+    recorded: datetime
+
+
+def series_file(store: Store, block: str) -> SeriesFile | None:
+    """The history of a block, None where it has none."""
+    row = store.execute("SELECT file, recorded FROM series WHERE block = ?", [block]).fetchone()
+    return None if row is None else SeriesFile(*row)
+
+
+def drawn_since(store: Store, recorded: datetime, bounds: Bounds) -> list[MapPolygon]:
+    """Polygons of today's map in a rectangle whose cover the service changed after a time."""
+    rows = store.execute(
+        "SELECT version FROM polygons WHERE recorded > ? AND source LIKE 'millesimed%' "
+        "AND ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
+        [recorded, *bounds],
+    ).fetchall()
+    fresh = {row[0] for row in rows}
+    return [p for p in current_in(store, bounds) if p.version in fresh] if fresh else []
+
+
 def alerts_now(store: Store) -> list[AlertRecord]:
     """Every alert in its latest state."""
     rows = store.execute("SELECT record, ST_AsWKB(geom) FROM alerts_now ORDER BY id").fetchall()

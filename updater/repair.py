@@ -26,6 +26,8 @@ from updater.generalise import polygons_of
 
 SPECK_M2 = 0.05
 """A polygon smaller than this is digitising noise: a few grid cells."""
+FARTHEST_M = 1e8
+"""Beyond every projected coordinate: the Earth is 4e7 m around."""
 _CLEAN_ROUNDS = 3
 """Cleaning and rounding may each undo a little of the other; three rounds settle every case met."""
 _POLYGON = 3
@@ -73,6 +75,9 @@ def single_parts(names: Sequence[str], shapes: Shapes, report: ImportReport) -> 
     """Valid single polygons on the coordinate grid, each vertex rounded the same for both sides;
     names made unique."""
     flat = shapely.force_2d(shapes)
+    for row in _off_the_earth(flat).tolist():
+        report.note("off-the-earth", names[row])
+        flat[row] = None
     present = ~(shapely.is_missing(flat) | shapely.is_empty(flat))
     wrong = present & ~shapely.is_valid(flat)
     flat[wrong] = shapely.make_valid(flat[wrong])
@@ -106,6 +111,13 @@ def single_parts(names: Sequence[str], shapes: Shapes, report: ImportReport) -> 
     result[:] = [shape for _, _, shape in found]
     rows = np.fromiter((row for row, _, _ in found), np.intp, len(found))
     return Outlines(rows, [name for _, name, _ in found], result)
+
+
+def _off_the_earth(shapes: Shapes) -> Indices:
+    """Indices of the outlines with a coordinate that is no number, or of no place in metres."""
+    coordinates, index = shapely.get_coordinates(shapes, return_index=True)
+    wrong = ~(np.abs(coordinates) <= FARTHEST_M).all(axis=1)  # a comparison with NaN is false
+    return np.unique(index[wrong])
 
 
 def _unique(name: str, taken: set[str], report: ImportReport) -> str:

@@ -9,60 +9,33 @@ it, because replaying a write-ahead log that holds R-tree statements needs the e
 So a log left beside the file means an unclean shutdown, and then the very first statements drop
 every R-tree, ``CHECKPOINT``, make them again, ``CHECKPOINT``, before anything can touch one. A kill
 inside those leaves a log again, and the next opening starts over.
-
-**The open answer.** An answer of which a row was not fetched keeps its transaction open, and while
-one is open no checkpoint gets past a row that was replaced. So ``Store.execute`` fetches all rows.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
-from uuid import uuid4
 
 import duckdb
 import structlog
 
 from schemas.acquisition import TERRITORY_PATTERN
-from updater.errors import StoreError, StoreLocked
-from updater.migrations import CREATE_INDEX, DROP_INDEX, INDEXES, MIGRATIONS, SCHEMA_VERSION
+from updater import faults
+from updater.clock import Clock, SteadyClock, utc_now
+from updater.errors import CheckpointPostponed, StoreError, StoreLocked
+from updater.migrations import CREATE_INDEX, DROP_INDEX, INDEXES, LATEST, MIGRATIONS, SCHEMA_VERSION
+from updater.trouble import explained, is_of_the_data, of_store
 
 log = structlog.get_logger()
-
-Clock = Callable[[], datetime]
 
 CHECKPOINT_SECONDS: Final = 5.0
 """How long a checkpoint waits for readers that are still at an older state."""
 CHECKPOINT_PAUSE_SECONDS: Final = 0.05
-
-
-class Rows:
-    """Everything a statement answered, fetched already."""
-
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
-        self._rows = rows
-        self._next = 0
-
-    def fetchone(self) -> tuple[Any, ...] | None:
-        """The next row; None behind the last."""
-        found = self._rows[self._next : self._next + 1]
-        self._next += 1
-        return found[0] if found else None
-
-    def fetchall(self) -> list[tuple[Any, ...]]:
-        """The rows that are left."""
-        found, self._next = self._rows[self._next :], len(self._rows)
-        return found
-
-
-def utc_now() -> datetime:
-    """The system's second clock: when something became known."""
-    return datetime.now(UTC)
 
 
 def _load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
@@ -95,10 +68,26 @@ def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
                 f"The store {path.name} is in use by another process; stop the service or ask "
                 "it over HTTP."
             ) from None
-        raise StoreError(
+        raise explained(error) or StoreError(
             f"The store {path.name} does not open ({text[:200]}); restore it from a backup."
         ) from None
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a statement gave, whole. An answer that is not fetched to its end keeps its transaction
+    open until its thread asks again; after the next commit no checkpoint would pass it."""
+
+    rows: list[tuple[Any, ...]]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Every row."""
+        return self.rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The first row."""
+        return self.rows[0] if self.rows else None
 
 
 class Store:
@@ -117,7 +106,7 @@ class Store:
         self.remembered: dict[str, Any] = {}
         """What was asked of the map and no patch changes."""
         self.path = path
-        self.clock = clock
+        self.clock: Clock = SteadyClock(clock)
         self.repaired = False
         self.read_only = False
 
@@ -132,7 +121,7 @@ class Store:
 
         if path.exists():
             raise StoreError(f"{path} exists already; choose another file or remove it first.")
-        if not re.match(TERRITORY_PATTERN, territory):
+        if not re.fullmatch(TERRITORY_PATTERN, territory):
             raise StoreError(f"{territory!r} is no département code; give it as in D032.")
         path.parent.mkdir(parents=True, exist_ok=True)
         store = cls(_attach(path, read_only=False), path, utc_now)
@@ -171,9 +160,14 @@ class Store:
                 store.repaired = True
                 log.warning("store_repaired", store=path.name)
             store._migrate()
+            (latest,) = store.execute(LATEST).fetchone() or (None,)
+            store.clock = SteadyClock(clock, since=latest)
         except duckdb.Error as error:
             store._connection.close()
-            raise StoreError(f"{path} is no millesimed store ({str(error)[:120]}).") from None
+            raise explained(error) or StoreError(
+                f"{path.name} is no millesimed store ({str(error)[:120]}); make one with "
+                "`millesimed init`."
+            ) from None
         except StoreError:
             store._connection.close()
             raise
@@ -184,12 +178,13 @@ class Store:
         and without every index, and for a file made before there were as many."""
         rows = self._connection.execute(
             "SELECT index_name FROM duckdb_indexes() WHERE database_name = 'store'"
-        ).fetchall()
+        ).fetchall()  # to its end: see Rows
         return {row[0] for row in rows} >= INDEXES.keys()
 
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
             self._connection.execute(statement)
+            faults.reached("in-repair")
 
     def build_index(self) -> None:
         """Build the R-trees over everything loaded (once, after a bulk load) and checkpoint."""
@@ -249,61 +244,67 @@ class Store:
         return found
 
     def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
-        """Run one statement on this thread's cursor and fetch what it answers."""
+        """Run one statement on this thread's cursor and fetch all it gives."""
         return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction: all of it is committed, or none."""
-        with self._writing:
+        """One transaction: all of it is committed, or none.
+
+        Raises:
+            StoreError: the disk or the database failed.
+            duckdb.Error: the values cannot be written.
+        """
+        with self._writing, self._explaining():
             cursor = self.cursor
             cursor.execute("BEGIN")
             try:
                 yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                with suppress(duckdb.Error):  # a failed commit has rolled back already
+                    cursor.execute("ROLLBACK")
                 raise
-            cursor.execute("COMMIT")
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """What the database says of disks as a sentence."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if is_of_the_data(error):
+                raise
+            raise of_store(self.path.name, error) from None
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file; waits a little for readers of an older state.
 
         Raises:
-            duckdb.TransactionException: one of them takes longer; the log stays as it is.
+            CheckpointPostponed: a long reader keeps it from being folded in; the next time will do.
+            StoreError: the disk or the database failed; what was committed is still in the log.
         """
         until = time.monotonic() + CHECKPOINT_SECONDS
-        while True:
-            try:
-                with self._writing:
-                    self.cursor.execute("CHECKPOINT store")
-                return
-            except duckdb.TransactionException:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(CHECKPOINT_PAUSE_SECONDS)
+        faults.reached("in-checkpoint")
+        while not self._folded(last=time.monotonic() >= until):
+            time.sleep(CHECKPOINT_PAUSE_SECONDS)
 
-    @contextmanager
-    def beside(self, path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-        """A cursor at another file, new or not, under the name given with it; this store is
-        ``store`` to it."""
-        name = f"beside_{uuid4().hex}"
-        with self._writing:
-            if self._closed:
-                raise StoreError(f"The store {self.path.name} is closed; open it again.")
-            cursor = self._connection.cursor()
-        quoted = str(path).replace("'", "''")
-        try:
-            cursor.execute(f"ATTACH '{quoted}' AS {name}")
-            cursor.execute(f"USE {name}")
-            cursor.execute("SET TimeZone = 'UTC'")
-            yield cursor, name
-        finally:
-            with suppress(duckdb.Error):  # no transaction was left open
-                cursor.execute("ROLLBACK")
-            with suppress(duckdb.Error):  # it was not attached
-                cursor.execute("USE store")
-                cursor.execute(f"DETACH {name}")
-            cursor.close()
+    def _folded(self, *, last: bool) -> bool:
+        """Try one checkpoint; False where a reader is in its way and this is not the ``last``."""
+        with self._writing, self._explaining():
+            try:
+                self.cursor.execute("CHECKPOINT store")
+            except duckdb.TransactionException:  # so a full disk is called, the first time only
+                try:
+                    self._connection.execute("CHECKPOINT store")
+                except duckdb.TransactionException as error:
+                    if not last:
+                        return False
+                    text = (
+                        f"Somebody reads {self.path.name} ({' '.join(str(error).split())[:200]})."
+                    )
+                    raise CheckpointPostponed(text) from None
+            faults.reached("in-checkpoint")
+            return True
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""
@@ -312,8 +313,10 @@ class Store:
                 return
             self._closed = True
             try:
+                faults.reached("in-checkpoint")
                 if not self.read_only:
                     self._connection.execute("CHECKPOINT store")
+                faults.reached("in-checkpoint")
             except duckdb.Error as error:
                 log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])
             self._connection.close()

@@ -1,7 +1,8 @@
 """Reading vector files: layers and columns found by content, nothing guessed silently.
 
-Formats: whatever GDAL reads (GPKG, Shapefile, FlatGeobuf, GeoJSON) and GeoParquet; a folder stands
-for the files in it, as deliveries are unpacked.
+Formats are an allow-list, told by their first bytes: GPKG, Shapefile, FlatGeobuf, GeoJSON and
+GeoParquet. What else GDAL opens stays closed: some of it points to other files, some runs commands.
+A folder stands for the files in it, as deliveries are unpacked.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Final
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow.parquet as pq
 import pyogrio
-from pyogrio.errors import DataLayerError, DataSourceError
+import shapely
+from shapely.errors import ShapelyError
 
+from schemas.policy import MAX_MAP_BYTES, MAX_MAP_POLYGONS, MAX_POLYGON_VERTICES
 from updater.errors import ImportFailed
 
 CS_COLUMNS: Final = ("code_cs", "couverture", "cs", "cd_cs")
@@ -22,7 +26,22 @@ US_COLUMNS: Final = ("code_us", "usage", "us", "cd_us")
 """Names the cover and usage columns had in deliveries, newest first; case does not matter."""
 YEAR_COLUMNS: Final = ("millesime", "annee")
 PARQUET: Final = frozenset({".parquet", ".geoparquet", ".pq"})
-VECTOR: Final = PARQUET | {".gpkg", ".shp", ".fgb", ".geojson", ".json"}
+SIGNATURES: Final = {
+    ".gpkg": (b"SQLite format 3\0", "GPKG"),
+    ".shp": (b"\0\0\x27\x0a", "ESRI Shapefile"),
+    ".fgb": (b"fgb\3", "FlatGeobuf"),
+    ".geojson": (b"{", "GeoJSON"),
+    ".json": (b"{", "GeoJSON"),
+}
+"""First bytes of each format by the suffix it comes with, and the one driver that may open it."""
+VECTOR: Final = PARQUET | set(SIGNATURES)
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before a JSON text: a byte order mark and white space."""
+_UNREADABLE: Final = (
+    *(RuntimeError, ValueError, TypeError, LookupError, OSError, ShapelyError),
+    NameError,  # pyogrio, of a CRS that cannot be told
+)
+"""What GDAL, pyarrow and GEOS say of broken files."""
 
 
 def column(frame: gpd.GeoDataFrame, names: tuple[str, ...]) -> str | None:
@@ -46,22 +65,80 @@ def texts(frame: gpd.GeoDataFrame, *names: str) -> list[str | None]:
 
 
 def read(path: Path, *, layer: str | None = None) -> gpd.GeoDataFrame:
-    """Any vector file as a frame.
+    """A vector file as a frame.
 
     Raises:
-        ImportFailed: no such file, or nothing GDAL or pyarrow can read.
+        ImportFailed: no such file, none of the formats, broken, or beyond the limits.
+    """
+    try:
+        source = _source(path)
+        if path.suffix.lower() in PARQUET:
+            _check_count(path, pq.read_metadata(path).num_rows)
+            frame = gpd.read_parquet(path)
+        else:
+            info = pyogrio.read_info(source, layer=layer)
+            _check_driver(path, info["driver"])
+            _check_count(path, info["features"])
+            frame = gpd.read_file(source, layer=layer) if layer else gpd.read_file(source)
+        if not isinstance(frame, gpd.GeoDataFrame):
+            raise ValueError("no geometry")
+        longest = int(shapely.get_num_coordinates(frame.geometry.to_numpy()).max(initial=0))
+    except _UNREADABLE as error:
+        raise ImportFailed(
+            f"{path.name} cannot be read as a vector layer ({_short(error)}); "
+            "give a GPKG, SHP, FlatGeobuf, GeoJSON or GeoParquet file."
+        ) from None
+    if longest > MAX_POLYGON_VERTICES:
+        raise ImportFailed(
+            f"{path.name} has a polygon of {longest} vertices, more than the "
+            f"{MAX_POLYGON_VERTICES} allowed; cut it into parts."
+        )
+    return frame
+
+
+def _source(path: Path) -> str:
+    """What GDAL is to open for a file, after a look at its size and first bytes.
+
+    Raises:
+        ImportFailed: no file, too large, or none of the formats.
     """
     if not path.exists():
         raise ImportFailed(f"There is no file {path}; check the path.")
-    try:
-        if path.suffix.lower() in PARQUET:
-            return gpd.read_parquet(path)
-        return gpd.read_file(path, layer=layer) if layer else gpd.read_file(path)
-    except (DataSourceError, DataLayerError, ValueError, OSError) as error:
+    if path.is_dir():
+        raise ImportFailed(f"{path.name} is a folder; give the file in it.")
+    if path.stat().st_size > MAX_MAP_BYTES:
+        raise ImportFailed(f"{path.name} has more than {MAX_MAP_BYTES} bytes; cut it into parts.")
+    suffix = path.suffix.lower()
+    if suffix in PARQUET:
+        return str(path)
+    start, driver = SIGNATURES.get(suffix, (None, ""))
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if start is None or not head.lstrip(_BLANK if start == b"{" else b"").startswith(start):
         raise ImportFailed(
-            f"{path.name} cannot be read as a vector layer ({str(error)[:120]}); "
+            f"{path.name} cannot be read as a vector layer (it does not begin like one); "
             "give a GPKG, SHP, FlatGeobuf, GeoJSON or GeoParquet file."
-        ) from None
+        )
+    # the prefix keeps a JSON text from every driver but this one
+    return f"GeoJSON:{path.resolve()}" if driver == "GeoJSON" else str(path.resolve())
+
+
+def _check_driver(path: Path, driver: str) -> None:
+    allowed = SIGNATURES[path.suffix.lower()][1]
+    if driver != allowed:
+        raise ValueError(f"it is {driver}, not {allowed}")
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_MAP_POLYGONS:
+        raise ImportFailed(
+            f"{path.name} has {count} rows, more than the {MAX_MAP_POLYGONS} allowed; import one "
+            "département at a time."
+        )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120].rstrip(".")
 
 
 def read_cover(path: Path) -> gpd.GeoDataFrame:
@@ -103,8 +180,9 @@ def _find(
             candidates.append((file, None, file.stem))
             continue
         try:
-            layers = [str(n) for n, kind in pyogrio.list_layers(file) if kind is not None]
-        except DataSourceError:
+            source = _source(file)
+            layers = [str(n) for n, kind in pyogrio.list_layers(source) if kind is not None]
+        except (ImportFailed, *_UNREADABLE):
             continue
         candidates += [
             (file, layer, f"{layer} {file.stem if len(layers) == 1 else ''}") for layer in layers
@@ -117,6 +195,14 @@ def _find(
             frame = read(file)
             if fits({str(c).lower() for c in frame.columns}):
                 return frame
-        elif fits({str(f).lower() for f in pyogrio.read_info(file, layer=layer)["fields"]}):
+        elif fits(_fields(file, layer)):
             return read(file, layer=layer)
     return None
+
+
+def _fields(path: Path, layer: str) -> set[str]:
+    """Names of a layer's columns, in small letters; none where it cannot be read."""
+    try:
+        return {str(f).lower() for f in pyogrio.read_info(_source(path), layer=layer)["fields"]}
+    except _UNREADABLE:
+        return set()

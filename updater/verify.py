@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import shapely
 
 from updater.deep import row_errors, torn_states
 from updater.reads import as_of
-from updater.store import Store, utc_now
+from updater.store import Store
 from updater.topology import MOVED_M2
 from updater.types import MapPolygon
 
@@ -40,16 +41,18 @@ class Verdict:
         return asdict(self)
 
 
-def verify(store: Store, *, deep: bool = False) -> Verdict:
-    """Check the map as it is now; ``deep`` also checks every state it has had, and that events,
-    alerts, messages and positions fit together."""
-    now = as_of(store, valid_at=utc_now(), recorded_at=utc_now())
+def verify(store: Store, *, deep: bool = False, beside: Path | None = None) -> Verdict:
+    """Check the map as it is now; ``deep`` also checks every state it has had, that events, alerts,
+    messages and positions fit together, and the Sentinel-2 histories ``beside`` the store (or
+    another whose are its own)."""
+    moment = store.clock()
+    now = as_of(store, valid_at=moment, recorded_at=moment)
     shapes = np.array([p.geometry for p in now], dtype=object)
     coverage = bool(shapely.coverage_is_valid(shapes)) if len(shapes) else True
     overlaps = 0 if coverage else _overlaps(shapes)
     gaps = _gaps(store, now)
     lineage, history = _lineage_errors(store), _history_errors(store)
-    torn, rows = (torn_states(store), row_errors(store)) if deep else (0, {})
+    torn, rows = (torn_states(store), row_errors(store, beside)) if deep else (0, {})
     valid = coverage and not (overlaps or gaps or lineage or history or torn or rows)
     area = float(shapely.area(shapes).sum()) if len(shapes) else 0.0
     return Verdict(valid, len(now), overlaps, gaps, area, lineage, history, torn, rows)

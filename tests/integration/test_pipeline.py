@@ -126,8 +126,13 @@ def image(path: Path, *, bands=3, crs="EPSG:2154", bounds=(500_000, 6_280_000), 
     return path
 
 
-def event_for(path: Path, inbox: Path, name: str, *, acquired="2024-06-18", change=None) -> None:
+def event_for(
+    path: Path, inbox: Path, name: str, *, acquired="2024-06-18", change=None, sealed=False
+) -> None:
+    """Announce a file; unless ``sealed`` without its size and checksum."""
     item = item_of(path, acquired=when(acquired), sensor=Sensor.PVA, departement="D032")
+    if not sealed:
+        item.assets["image"].extra_fields.clear()
     if change:
         change(item)
     inbox.mkdir(exist_ok=True)
@@ -170,12 +175,14 @@ def test_every_kind_of_bad_input_is_a_dead_letter_and_the_next_event_is_processe
             item.assets["image"], "href", "/vsicurl/http://127.0.0.1/a.tif"
         ),
     )
+    event_for(image(data / "other.tif", bounds=inside), inbox, "12-other", sealed=True)
+    image(data / "other.tif", bounds=inside, size=65)
     size = good.stat().st_size
     os.truncate(good, size // 2)
     announced(inbox, small_scene.after, name="99-good")
 
     counts, _ = run(settings)
-    assert counts == {"received": 12, "processed": 1, "duplicates": 0, "dead_lettered": 11}
+    assert counts == {"received": 13, "processed": 1, "duplicates": 0, "dead_lettered": 12}
     with Store.open(settings.db[0]) as store:
         found = {letter.origin.path: letter for letter in dead_letters(store)}
         assert verify(store, deep=True).valid
@@ -194,6 +201,7 @@ def test_every_kind_of_bad_input_is_a_dead_letter_and_the_next_event_is_processe
         "bands": "bad-bands",
         "junk": "unreadable-image",
         "vsi": "asset-refused",
+        "other": "asset-changed",
     }
     for letter in found.values():
         assert letter.message.endswith(".") and "\n" not in letter.message

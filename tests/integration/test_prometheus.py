@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from daemon.acquire_settings import FolderSource
 from daemon.catalogue import CATALOGUE
 from daemon.config import HttpSettings
 from daemon.service import Service
@@ -40,6 +41,11 @@ class Prometheus:
 
     def __init__(self, port):
         self.url = f"http://127.0.0.1:{port}"
+
+    def ready(self):
+        """It listens, and answers 503 in plain text, before it can be asked anything."""
+        with urllib.request.urlopen(f"{self.url}/-/ready", timeout=10) as answer:
+            return answer.status == 200
 
     def get(self, path, **query):
         url = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
@@ -79,7 +85,9 @@ def prometheus(folder, target):
             stderr=log,
         )
         try:
-            yield Prometheus(port)
+            made = Prometheus(port)
+            wait(made.ready, READY_SECONDS, "Prometheus never became ready")
+            yield made
         finally:
             process.terminate()
             process.wait(timeout=20)
@@ -91,7 +99,7 @@ def wait(condition, seconds, why):
         try:
             if condition():
                 return
-        except OSError:  # not listening yet
+        except OSError:  # not listening, or not ready yet
             pass
         assert time.monotonic() < until, why
         time.sleep(0.25)
@@ -103,7 +111,13 @@ def asked(tmp_path_factory, small_scene):
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     made = prepared(folder, small_scene)
     http = HttpSettings(port=port)
-    settings = made.model_copy(update={"http": http, "checkpoint_seconds": 2.0})
+    (folder / "deliveries").mkdir()
+    source = FolderSource(
+        name="ign", kind="folder", folder=folder / "deliveries", every_seconds=SCRAPE_SECONDS
+    )
+    settings = made.model_copy(
+        update={"http": http, "checkpoint_seconds": 2.0, "acquire": [source]}
+    )
     with ExitStack() as stack:
         often = stack.enter_context(pytest.MonkeyPatch.context())
         often.setattr("daemon.service.FRESHNESS_SECONDS", SCRAPE_SECONDS)

@@ -6,17 +6,16 @@ import sys
 import threading
 from datetime import timedelta
 
-import numpy as np
 import pytest
 
 from schemas.subscription import ChannelKind, Wish
 from tests.map_store import FIRST, building, content, made_store, patched
 from updater import outbox
-from updater.copies import backup, compact, restore
 from updater.deep import PRUNED
 from updater.errors import StoreError
 from updater.migrations import MIGRATIONS
 from updater.reads import alerts_now, as_of, map_now
+from updater.recovery import backup, compact, restore
 from updater.store import Store
 from updater.subscriptions import accepted, channel_name, save
 from updater.verify import verify
@@ -154,29 +153,32 @@ def test_a_broken_backup_is_refused_and_the_store_stays(quiet, tmp_path):
     assert not target.exists()
 
 
-def test_a_backup_of_an_older_schema_is_restored_as_a_current_store(tmp_path):
+def test_a_backup_of_an_older_schema_is_restored_as_a_current_store(tmp_path, monkeypatch):
     path = tmp_path / "old.duckdb"
-    store, _ = made_store(path)
-    with store, store.transaction() as cursor:
-        cursor.execute("DROP TABLE retries")
-        cursor.execute(
-            "CREATE TABLE deliveries (channel VARCHAR, seq BIGINT, delivered TIMESTAMPTZ, "
-            "PRIMARY KEY (channel, seq))"
-        )
-        cursor.execute(
-            "INSERT INTO outbox SELECT nextval('outbox_seq'), 'm' || i, 't', 't', 'k', '{}', now() "
-            "FROM range(6) t(i)"
-        )
-        cursor.execute("INSERT INTO deliveries SELECT 'folder', seq, now() FROM outbox")
-        cursor.execute(
-            "INSERT INTO deliveries SELECT 'kafka', seq, now() FROM outbox WHERE seq < 4"
-        )
-        cursor.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+    with monkeypatch.context() as older:
+        for name in ("store", "copies"):
+            older.setattr(f"updater.{name}.MIGRATIONS", MIGRATIONS[:3])
+        older.setattr("updater.store.SCHEMA_VERSION", 3)
+        with made_store(path)[0] as store, store.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO outbox SELECT nextval('outbox_seq'), 'm' || i, 't', 't', 'k', '{}', "
+                "now() FROM range(6) t(i)"
+            )
+            cursor.execute("INSERT INTO deliveries SELECT 'folder', seq, now() FROM outbox")
+            cursor.execute(
+                "INSERT INTO deliveries SELECT 'kafka', seq, now() FROM outbox WHERE seq IN (1, 4)"
+            )
+            cursor.execute("INSERT INTO parked VALUES ('kafka', 3, 'too large', now())")
+            cursor.execute("INSERT INTO positions VALUES ('subscription:S1', 2)")
     restored = restore(path, tmp_path / "new.duckdb")
     with Store.open(restored.path) as again:
         assert int(again.meta("schema")) == len(MIGRATIONS)
-        assert outbox.position(again, "folder") == 6 and outbox.position(again, "kafka") == 3
-        assert [row.seq for row in outbox.pending(again, "kafka")] == [4, 5, 6]
+        assert not outbox.pending(again, "folder")
+        assert [row.seq for row in outbox.pending(again, "kafka")] == [2, 5, 6]
+        assert [row.seq for row, _ in outbox.parked(again, "kafka")] == [3]
+        assert outbox.position(again, "subscription:S1") == 2
+        rows = again.execute("SELECT channel, seq FROM passed_over").fetchall()
+        assert rows == [("kafka", 2)]
 
 
 def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_path):
@@ -192,8 +194,8 @@ def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_
         rows = outbox.pending(store, "folder")
         told, heard = rows[-1].seq, rows[5].seq
         store.clock = lambda: start + timedelta(days=60)
-        outbox.delivered(store, "folder", [told])
-        outbox.delivered(store, "kafka", [rows[8].seq])
+        outbox.delivered(store, "folder", [row.seq for row in rows])
+        outbox.delivered(store, "kafka", [row.seq for row in rows[:9] if row is not rows[2]])
         outbox.advance(store, channel_name(reader.id), heard, parked={rows[1].seq: "HTTP 500"})
         outbox.advance(store, "pictures", told)
         everything, alerts = content(map_now(store)), alerts_now(store)
@@ -210,8 +212,8 @@ def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_
         store.path,
         channels=["folder", "kafka"],
         alert_channels=["pictures"],
-        outbox_days=20,
-        clock=lambda: start + timedelta(days=60),
+        outbox_days=50,
+        clock=lambda: start + timedelta(days=90),
     )
     assert found.after < found.before and not list(tmp_path.glob(".*staged*"))
     with Store.open(store.path) as again:
@@ -225,11 +227,14 @@ def test_compaction_keeps_the_history_and_prunes_only_what_everyone_has_had(tmp_
         assert all(row.created < start + timedelta(days=40) for row in gone)
         assert all(row.seq <= min(heard, rows[8].seq) or "change" in row.type for row in gone)
         assert [row.seq for row in outbox.pending(again, "kafka")] == lacking
+        assert (
+            lacking[0] == rows[2].seq and lacking[1] > rows[8].seq
+        )  # passed over, and not reached
         (parked,) = outbox.parked(again, channel_name(reader.id))
         assert parked[0].seq == rows[1].seq
         assert verify(again, deep=True).valid and again._has_index()
         assert again.execute("SELECT value FROM meta WHERE key = ?", [PRUNED]).fetchone()
-        again.clock = lambda: start + timedelta(days=70)
+        again.clock = lambda: start + timedelta(days=91)
         patched(again, 99, [building(*PLACES[8])], days=99)
         fresh = outbox.pending(again, "folder")
         assert fresh and min(row.seq for row in fresh) > told  # no number is given out twice
@@ -268,9 +273,3 @@ def test_an_idle_reader_keeps_no_checkpoint_from_the_log(quiet):
     finally:
         leave.set()
         reader.join()
-
-
-def test_rows_are_drawn_one_by_one_or_all(quiet):
-    rows = quiet.execute("SELECT range FROM range(3)")
-    assert rows.fetchone() == (0,) and rows.fetchall() == [(1,), (2,)] and rows.fetchone() is None
-    assert np.array(rows.fetchall()).size == 0

@@ -1,0 +1,229 @@
+"""A service killed at every step and at any instant ends up with what an uninterrupted one has."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from tests.faults.processes import Cold, kill, warm
+from tests.faults.rig import Rig
+from tests.faults.tally import tally
+from tests.faults.world import made_world, stream
+from tests.integration.broker import available, broker
+from tests.map_store import content
+from updater.reads import as_of, end_of
+from updater.store import Store
+from updater.verify import verify
+
+REACHED_SECONDS = 300.0
+"""Only a hang takes that long, however busy the machine."""
+LATEST_KILL = 2.5
+"""Seconds after the start: by then a few events have gone all the way."""
+STEPS = (
+    "after-read",
+    "after-detect",
+    "in-transaction",
+    "after-commit",
+    "in-repair:2",  # of what the kill before has left in the log
+    "before-offset-commit",
+    "in-relay",
+    "in-relay:2",
+    "in-call",
+    "in-checkpoint",
+    "in-checkpoint:2",
+)
+pytestmark = pytest.mark.timeout(1200)
+needs_broker = pytest.mark.skipif(not available(), reason="noida-db is not installed")
+
+
+@pytest.fixture(scope="module")
+def starter():
+    with warm() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return made_world(tmp_path_factory.mktemp("world"), events=12)
+
+
+def places(kills, *, at_random):
+    """Where each kill comes: at the steps in turn, every ``at_random``-th at any instant (None)."""
+    plan, step = [], 0
+    for number in range(kills):
+        if number % at_random == at_random - 1:
+            plan.append(None)
+        else:
+            plan.append(STEPS[step % len(STEPS)])
+            step += 1
+    return plan
+
+
+def killed(rig, starter, place, chance):
+    """Start the service and have it killed; False where it never came to that step."""
+    if place is None:
+        process = rig.start(starter, once=False)
+        time.sleep(chance.uniform(0.05, LATEST_KILL))
+        ended = kill(process)
+    else:
+        ended = rig.start(starter, once=True, fault=place).wait(REACHED_SECONDS)
+    assert ended in {0, -signal.SIGKILL}, rig.log.read_text()[-3000:]
+    rig.look()
+    return ended == -signal.SIGKILL
+
+
+def campaign(rig, whole, starter, plan):
+    """Feed, kill, feed, kill; in the end both services have the same to show."""
+    chance = random.Random(len(plan))
+    waiting = stream(rig.world)
+    died = {True: 0, False: 0}
+    for number, place in enumerate(plan):
+        due = len(rig.world.events) * (number + 1) // len(plan)
+        while len(rig.world.events) - len(waiting) < due:
+            rig.send(waiting.pop(0))
+        died[place is not None] += killed(rig, starter, place, chance)
+    for portion in waiting:
+        rig.send(portion)
+    rig.drain(starter)
+    if whole.server is None:
+        for portion in stream(rig.world):
+            whole.send(portion)
+    whole.drain(starter)
+    found, wanted = rig.outcome(), whole.outcome()
+    with Store.open(rig.store) as store:
+        rig.invalid += not verify(store, deep=True).valid
+    way = "inbox" if rig.server is None else "Kafka"
+    tally(f"kill -9 at a random instant ({way})", tried=died[False])
+    tally(
+        f"kill -9 at a step ({way})",
+        tried=died[True],
+        lost=found.lost(wanted),
+        doubled=found.surplus(wanted),
+        invalid=rig.invalid,
+        unopened=rig.unopened,
+    )
+    assert (rig.invalid, rig.unopened) == (0, 0)
+    assert not sum(wanted.doubled.values())
+    assert found.history == wanted.history
+    assert found.map == wanted.map
+    assert found.published == wanted.published
+    assert_worth_it(rig, wanted)
+    # steps are reached nearly always: what has nothing to repair or to tell passes by
+    assert died[True] >= 0.8 * sum(place is not None for place in plan)
+    return sum(died.values())
+
+
+def assert_worth_it(rig, wanted):
+    """Events did something, and every one sent has its effect or its dead letter."""
+    history = wanted.history
+    assert len(history["events"]) == len(rig.world.events)
+    assert history["dead letters"] and history["lineage"]
+    assert sum(row[7] > 0 for row in history["events"]) >= 0.7 * len(rig.world.events)
+    told = [id_ for id_, _ in wanted.published["alerts/*.json"]]
+    assert {f"{row[0]}.{row[1]}" for row in history["alerts"]} == set(told)
+    subscribed = {id_ for id_, _ in wanted.published["subscription"]}
+    assert subscribed and subscribed <= {id_.split(".")[0] for id_ in told}
+    if rig.server is not None:
+        assert sorted(told) == sorted(id_ for id_, _ in wanted.published["alerts"])
+
+
+@needs_broker
+def test_kills_at_every_step_between_kafka_and_kafka(small, starter, tmp_path):
+    with broker(tmp_path) as server:
+        rig = Rig(tmp_path / "killed", small, server)
+        whole = Rig(tmp_path / "whole", small, server)
+        assert campaign(rig, whole, starter, places(13, at_random=6)) >= 11
+
+
+def test_kills_at_every_step_between_inbox_and_folder(small, starter, tmp_path):
+    rig, whole = Rig(tmp_path / "killed", small), Rig(tmp_path / "whole", small)
+    assert campaign(rig, whole, starter, [*STEPS]) >= 9
+
+
+def test_a_process_of_its_own_dies_at_its_step_too(small, tmp_path):
+    rig = Rig(tmp_path / "killed", small)
+    rig.send([small.events[0]])
+    assert rig.start(Cold(), once=True, fault="in-transaction").wait(REACHED_SECONDS) == -9
+    with Store.open(rig.store) as store:
+        assert store.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    rig.drain(Cold())
+    with Store.open(rig.store) as store:
+        assert store.execute("SELECT count(*) FROM events").fetchone() == (1,)
+        assert verify(store, deep=True).valid
+
+
+@needs_broker
+def test_an_event_on_two_maps_that_is_killed_between_them_has_its_effect_on_both(
+    small, starter, tmp_path
+):
+    document = json.loads(small.events[0])
+    document["data"]["properties"]["millesimed:departement"] = None  # the footprint decides
+    with broker(tmp_path) as server:
+        rig = Rig(tmp_path / "killed", small, server, stores=("D032", "D031"))
+        rig.send([json.dumps(document).encode(), b"poison"])
+        process = rig.start(starter, once=True, fault="after-commit")
+        assert process.wait(REACHED_SECONDS) == -signal.SIGKILL
+        rig.drain(starter)
+    counts = []
+    for territory in rig.stores:
+        with Store.open(rig.folder / f"{territory}.duckdb") as store:
+            assert verify(store, deep=True).valid
+            counts.append(store.execute("SELECT count(*), sum(changed) FROM events").fetchone())
+    tally("kill -9 between the two maps of an event", tried=1, lost=2 - sum(n for n, _ in counts))
+    assert counts[0] == counts[1] and counts[0][0] == 1 and counts[0][1] > 0
+
+
+def test_an_import_that_is_killed_leaves_no_store_and_can_be_made_again(small, starter, tmp_path):
+    db, log = tmp_path / "D032.duckdb", tmp_path / "log.txt"
+    command = ["init", "--db", str(db), "--millesime", "2021", "--territory", "D032"]
+    command.append(str(small.map))
+    ended = starter.start(command, log=log, fault="in-import").wait(REACHED_SECONDS)
+    assert ended == -signal.SIGKILL, log.read_text()
+    assert not db.exists()
+    assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
+    maps = []
+    for path in (db, small.store):
+        with Store.open(path) as store:
+            assert verify(store).valid
+            maps.append(content(as_of(store, valid_at=end_of(2021))))
+    lost = int(maps[0] != maps[1])
+    tally("kill -9 in an import", tried=1, lost=lost)
+    assert not lost
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "cog"])
+def test_an_export_that_is_killed_leaves_what_was_there(small, starter, tmp_path, kind):
+    target, log = tmp_path / f"map.{kind}", tmp_path / "log.txt"
+    target.write_bytes(b"the export before")
+    command = ["export", "--db", str(small.store), "--millesime", "2021"]
+    command += ["--format", kind, "--out", str(target)]
+    ended = starter.start(command, log=log, fault="in-export").wait(REACHED_SECONDS)
+    assert ended == -signal.SIGKILL, log.read_text()
+    whole = target.read_bytes() == b"the export before"
+    tally("kill -9 in an export", tried=1, lost=int(not whole))
+    assert whole
+    assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
+    assert target.stat().st_size > 4096
+
+
+@needs_broker
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_a_hundred_and_thirty_kills_between_kafka_and_kafka(starter, tmp_path):
+    world = made_world(tmp_path / "world", events=105)
+    with broker(tmp_path) as server:
+        rig = Rig(tmp_path / "killed", world, server)
+        whole = Rig(tmp_path / "whole", world, server)
+        assert campaign(rig, whole, starter, places(150, at_random=3)) >= 130
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_seventy_kills_between_inbox_and_folder(starter, tmp_path):
+    world = made_world(tmp_path / "world", events=56)
+    rig, whole = Rig(tmp_path / "killed", world), Rig(tmp_path / "whole", world)
+    assert campaign(rig, whole, starter, places(80, at_random=4)) >= 70

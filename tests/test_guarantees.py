@@ -1,0 +1,52 @@
+"""The page of guarantees says what a run counted, and says so where a promise broke."""
+
+import subprocess
+import sys
+
+from tests.faults.guarantees import document
+from tests.faults.tally import Row, rows, tally
+
+
+def counted(tmp_path, monkeypatch):
+    place = tmp_path / "tally.json"
+    monkeypatch.setenv("MILLESIMED_TALLY", str(place))
+    tally("killed while patching", tried=8)
+    tally("full disk | commit", tried=1200)
+    tally("killed while patching", tried=100)
+    return place
+
+
+def test_rows_of_one_fault_are_added_up_in_the_order_they_came(tmp_path, monkeypatch):
+    place = counted(tmp_path, monkeypatch)
+    assert rows(place) == [Row("killed while patching", 108), Row("full disk | commit", 1200)]
+
+
+def test_nothing_is_written_where_nobody_asks(tmp_path, monkeypatch):
+    monkeypatch.delenv("MILLESIMED_TALLY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    tally("x", tried=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_page_is_a_table_and_a_verdict_for_each_promise(tmp_path, monkeypatch):
+    page = document(rows(counted(tmp_path, monkeypatch)))
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(table) == 4
+    assert {line.replace("\\|", "").count("|") for line in table} == {7}
+    assert table[2] == "| killed while patching | 108 | 0 | 0 | 0 | 0 |"
+    assert "1\N{NO-BREAK SPACE}308 faults in all." in page
+    assert page.count("held every time") == 3 and "broken" not in page
+
+
+def test_a_broken_promise_is_said_and_fails_the_run(tmp_path, monkeypatch):
+    place = counted(tmp_path, monkeypatch)
+    tally("full disk | commit", tried=1, lost=1, doubled=1)
+    page = document(rows(place))
+    assert "exactly once: **broken 2 times**" in page and page.count("held every time") == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.guarantees", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stdout == page
