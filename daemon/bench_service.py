@@ -11,31 +11,25 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import httpx
-import numpy as np
-import psutil
-from prometheus_client.parser import text_string_to_metric_families
-
 from daemon.bench_broker import broker, free_port
 from daemon.bench_load import DETECTOR, CvaCover, make_ground, run_sender
+from daemon.bench_watch import SAMPLE_SECONDS, BenchFailed, Watcher, figures
 from daemon.config import HttpSettings, KafkaSettings, Settings
 from daemon.pipeline import Outcome
 from daemon.service import Service, handled
 from daemon.sources import Source
 from detectors.registry import DETECTORS, Entry
 from detectors.types import Progress
-from schemas.errors import MillesimedError
 from updater import outbox
+from updater.recovery import compact
 from updater.store import Store
 from updater.verify import verify
 
@@ -44,17 +38,7 @@ WARM: Final = 100
 """Events before the clock starts: they load what is loaded once, and say how fast it is."""
 LOAD: Final = 0.6
 """Part of that speed at which events then come, in the mean."""
-SAMPLE_SECONDS: Final = 1.0
-PARTS: Final = 10
-QUIET_SECONDS: Final = 300.0
-"""Longest wait without an event finished before the run counts as hung."""
 SourceName = Literal["inbox", "kafka"]
-
-
-class BenchFailed(MillesimedError):
-    """The bench could not be run to its end."""
-
-    reason = "bench"
 
 
 class Timed(Service):
@@ -91,90 +75,6 @@ def _serve(settings: Settings, orders: Any) -> None:  # noqa: ANN401 - a pipe's 
     orders.send({**handled(service), "seconds": service.seconds})
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The service at one instant: seconds since the start, messages handled, bytes, handles."""
-
-    at: float
-    handled: int
-    rss: int
-    handles: int
-    store_bytes: int
-    wal_bytes: int
-
-
-class Watcher:
-    """Looks at a running service from outside."""
-
-    def __init__(self, process: BaseProcess, db: Path, port: int) -> None:
-        self._process = psutil.Process(process.pid)
-        self._db = db
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0)
-        self._began = time.monotonic()
-        self.samples: list[Sample] = []
-
-    def look(self) -> Sample:
-        """One sample, kept."""
-        log_file = self._db.with_name(self._db.name + ".wal")
-        sample = Sample(
-            at=time.monotonic() - self._began,
-            handled=self._handled(),
-            rss=self._process.memory_info().rss,
-            handles=self._process.num_fds(),
-            store_bytes=self._db.stat().st_size,
-            wal_bytes=log_file.stat().st_size if log_file.exists() else 0,
-        )
-        self.samples.append(sample)
-        return sample
-
-    def _handled(self) -> int:
-        text = self._http.get("/metrics").text
-        return int(
-            sum(
-                sample.value
-                for family in text_string_to_metric_families(text)
-                if family.name == "millesimed_events"
-                for sample in family.samples
-                if sample.name == "millesimed_events_total"
-            )
-        )
-
-    def wait_ready(self) -> None:
-        """Until the service reads its source.
-
-        Raises:
-            BenchFailed: it ended instead.
-        """
-        while True:
-            if not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE:
-                raise BenchFailed("The service ended at once; run it alone to see why.")
-            try:
-                if self._http.get("/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-
-    def wait_for(self, messages: int, progress: Progress | None = None) -> None:
-        """Until so many messages are handled.
-
-        Raises:
-            BenchFailed: it stands still.
-        """
-        last, since = -1, time.monotonic()
-        while True:
-            sample = self.look()
-            if progress is not None:
-                progress("messages", min(sample.handled, messages), messages)
-            if sample.handled >= messages:
-                return
-            if sample.handled != last:
-                last, since = sample.handled, time.monotonic()
-            elif time.monotonic() - since > QUIET_SECONDS:
-                raise BenchFailed(f"The service stands at {last} of {messages} messages.")
-            time.sleep(SAMPLE_SECONDS)
-
-
 @contextmanager
 def _process(target: Any, *arguments: Any) -> Iterator[tuple[BaseProcess, Any]]:  # noqa: ANN401
     context = get_context("spawn")
@@ -201,12 +101,14 @@ def bench_service(
     *,
     events: int,
     soak_minutes: float = 0.0,
+    rate: float | None = None,
     source: SourceName = "inbox",
     polygons: int = POLYGONS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Figures of a run of so many events, or so many minutes; see ``figures``.
+    """Figures of a run of so many events, or so many minutes; see ``figures``. ``rate``: events per
+    second in the mean, else ``LOAD`` of what the service turned out to manage.
 
     Raises:
         BenchFailed: a process ended or hung.
@@ -217,7 +119,7 @@ def bench_service(
         with _process(_make, folder, polygons, seed) as (_, pipe):
             _heard(pipe, "maker of the map")
         with broker(folder) if source == "kafka" else nullcontext() as servers:
-            return _run(folder, events, soak_minutes, servers, (polygons, seed), progress)
+            return _run(folder, events, soak_minutes, rate, servers, (polygons, seed), progress)
 
 
 def _make(folder: Path, polygons: int, seed: int, answer: Any) -> None:  # noqa: ANN401
@@ -229,6 +131,7 @@ def _run(
     folder: Path,
     events: int,
     minutes: float,
+    rate: float | None,
     servers: str | None,
     ground: tuple[int, int],
     progress: Progress | None,
@@ -253,7 +156,7 @@ def _run(
         warm = _heard(sender, "sender")
         first = sum(warm[k] for k in ("events", "again", "poison"))
         watcher.wait_for(first)
-        rate = LOAD * first / watcher.samples[-1].at
+        rate = rate or LOAD * first / watcher.samples[-1].at
         before = len(watcher.samples)
         sender.send((rate, 0 if minutes else events, minutes * 60))
         sent = _watch_sending(sender, watcher, first, progress)
@@ -269,6 +172,7 @@ def _run(
         "rate": rate,
         **found,
         **_account(db, account, done, settings),
+        **_dead_space(db),
     }
 
 
@@ -319,42 +223,7 @@ def _account(
     }
 
 
-def figures(samples: Sequence[Sample], seconds: Sequence[float], first: int) -> dict[str, Any]:
-    """What a run came to: each tenth of it (by messages) with its latency, ms, and the largest of
-    what was seen during it; growth of the last tenth against the second.
-
-    ``samples``: by time; ``seconds``: of each message; ``first``: messages before either.
-    """
-    count = len(seconds)
-    edges = np.linspace(0, count, PARTS + 1).astype(int)
-    parts = []
-    for low, high in pairwise(edges):
-        here = [s for s in samples if low <= s.handled - first <= high] or [samples[-1]]
-        p50, p95, p99 = np.percentile(np.array(seconds[low:high]) * 1e3, [50, 95, 99])
-        parts.append(
-            {
-                "messages": int(high - low),
-                "p50_ms": float(p50),
-                "p95_ms": float(p95),
-                "p99_ms": float(p99),
-                "rss_mb": max(s.rss for s in here) / 1e6,
-                "handles": max(s.handles for s in here),
-                "store_mb": max(s.store_bytes for s in here) / 1e6,
-                "wal_mb": max(s.wal_bytes for s in here) / 1e6,
-            }
-        )
-    taken = samples[-1].at - samples[0].at
-    busy = sum(seconds)
-    return {
-        "messages": count,
-        "seconds": taken,
-        "messages_per_second": count / taken,
-        "messages_per_busy_second": count / busy,
-        "parts": parts,
-        "latency_growth": parts[-1]["p50_ms"] / parts[1]["p50_ms"],
-        "rss_growth_mb": parts[-1]["rss_mb"] - parts[1]["rss_mb"],
-        "handles_growth": parts[-1]["handles"] - parts[1]["handles"],
-        "peak_rss_mb": max(s.rss for s in samples) / 1e6,
-        "peak_wal_mb": max(s.wal_bytes for s in samples) / 1e6,
-        "samples": [asdict(s) for s in samples[:: max(1, len(samples) // 100)]],
-    }
+def _dead_space(db: Path) -> dict[str, float]:
+    """What the file takes, and what its rows need: it compacted, nothing pruned."""
+    found = compact(db)
+    return {"store_mb": found.before / 1e6, "compact_mb": found.after / 1e6}

@@ -99,6 +99,10 @@ def service(
     soak: Annotated[
         float, typer.Option(min=0, help="Send for so many minutes instead; 0 counts events.")
     ] = 0.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Events per second in the mean; else 0.6 of what it manages."),
+    ] = None,
     source: Annotated[From, typer.Option(help="Inbox folder, or a broker process.")] = From.INBOX,
     polygons: Annotated[int, typer.Option(min=400, help="Polygons of the map.")] = 2_500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the map and the sites.")] = 0,
@@ -106,7 +110,7 @@ def service(
 ) -> None:
     """Send small acquisitions in bursts through a real service and account for every one.
 
-    Example: millesimed bench service --soak 30 --source kafka --json
+    Example: millesimed bench service --soak 30 --rate 2 --json
     """
     from daemon.bench_service import bench_service
 
@@ -114,6 +118,7 @@ def service(
         figures = bench_service(
             events=events,
             soak_minutes=soak,
+            rate=rate,
             source=source.value,
             polygons=polygons,
             seed=seed,

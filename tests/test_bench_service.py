@@ -3,7 +3,8 @@
 import pytest
 
 from daemon.bench_broker import available
-from daemon.bench_service import Sample, bench_service, figures
+from daemon.bench_service import bench_service
+from daemon.bench_watch import Sample, figures
 
 
 @pytest.mark.parametrize(
