@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -52,6 +54,33 @@ class PictureFolder:
             drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
         outbox.advance(store, CHANNEL, rows[-1].seq)
         return drawn
+
+
+class Drawer:
+    """Draws for a service at work, one at a time."""
+
+    def __init__(self, folder: Path, stopping: Callable[[], bool]) -> None:
+        self._pictures = PictureFolder(folder)
+        self._stopping = stopping
+        self._drawing = threading.Lock()
+        self._rest_until = 0.0
+
+    def everything(self, stores: Sequence[Store]) -> None:
+        """Every picture that is due, unless asked to stop: they are drawn after the next start."""
+        with self._drawing:
+            for store in stores:
+                self._pictures.once(store, self._stopping)
+
+    def some(self, stores: Sequence[Store]) -> None:
+        """A few pictures, then a rest that leaves the time to events."""
+        started = monotonic()
+        if started < self._rest_until or self._stopping():
+            return
+        with self._drawing:
+            for store in stores:
+                self._pictures.some(store)
+        now = monotonic()
+        self._rest_until = now + (now - started) * (1 / SHARE - 1)
 
 
 def draw_beside(store: Store, alert: str, path: Path, language: Language) -> bool:

@@ -101,18 +101,24 @@ class FolderChannel:
             self._stale[store.territory] = store
         return Answer(written)
 
-    def settle(self) -> None:
+    def settle(self, stores: Sequence[Store]) -> None:
         """Write the feeds that are due and not resting: the longer one takes to write, the longer
-        it rests, so that a feed of many alerts is no brake."""
+        it rests, so that a feed of many alerts is no brake. The first time all are due, for the
+        last process may have been killed before."""
+        for store in stores:
+            if store.territory not in self._rest_until:
+                self._stale[store.territory] = store
         for territory in list(self._stale):
             if monotonic() >= self._rest_until.get(territory, 0.0):
                 self._write(territory)
 
     def _write(self, territory: str) -> None:
         started = monotonic()
-        body = json.dumps(collection(alerts_of(self._stale[territory])), ensure_ascii=False)
+        path = self.folder / "feed" / f"alerts-{territory}.geojson"
+        alerts = alerts_of(self._stale[territory])
         try:
-            write_whole(self.folder / "feed" / f"alerts-{territory}.geojson", body.encode())
+            if alerts or path.exists():
+                write_whole(path, json.dumps(collection(alerts), ensure_ascii=False).encode())
         except OSError as error:
             self._refused(error)
         else:
@@ -164,7 +170,7 @@ def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Me
             total += _relay_channel(store, channel, metrics)
     for channel in channels:
         if isinstance(channel, FolderChannel):
-            channel.settle()
+            channel.settle(stores)
     measure(stores, channels, metrics)
     return total
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 import shapely
+import structlog
 from rasterio.features import geometry_mask, rasterize
 from rasterio.transform import array_bounds
 from shapely.geometry import box
@@ -37,6 +38,8 @@ from updater import histories, reads
 from updater.crs import reproject
 from updater.store import Store
 from updater.types import MapPolygon
+
+log = structlog.get_logger()
 
 NAME: Final = "series/1"
 FARMED: Final = "US1.1"
@@ -180,11 +183,16 @@ def hidden(image: FloatArray, names: Sequence[str], *, gsd: float) -> BoolArray:
 def _state(
     store: Store, block: Grid, name: str, bounds: tuple[float, float, float, float]
 ) -> SeriesState:
-    """The history of a block, begun anew where the map was drawn since."""
+    """The history of a block, begun anew where the map was drawn since, or its file is gone: whoever
+    finds it damaged is told to remove it."""
     known = reads.series_file(store, name)
     if known is None:
         return SeriesState.empty(block)
-    state = load_state(folder_of(store) / Path(name).stem / known.file)
+    path = folder_of(store) / Path(name).stem / known.file
+    if not path.exists():
+        log.warning("history_missing", block=name)
+        return SeriesState.empty(block)
+    state = load_state(path)
     drawn = [
         reproject(p.geometry, store.crs, block.crs or store.crs)
         for p in reads.drawn_since(store, known.recorded, bounds)

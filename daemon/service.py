@@ -21,7 +21,7 @@ from daemon.http import HttpServer, application
 from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
-from daemon.pictures import SHARE, PictureFolder
+from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
@@ -66,8 +66,7 @@ class Service:
         self._stop = threading.Event()
         self._relaying = threading.Lock()
         self._calling = threading.Lock()
-        self._drawing = threading.Lock()
-        self._draw_from = 0.0
+        self._drawer = Drawer(settings.outbox_folder() / "chips", self._stop.is_set)
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
@@ -121,13 +120,8 @@ class Service:
                     scheduler, self.settings, metrics=self.metrics, ground=ground, stop=self._stop
                 )
             if self.settings.http.enabled and not self._once:
-                app = application(
-                    self,
-                    stores,
-                    self.settings.http,
-                    self.settings.webhook_networks,
-                    self._backups,
-                )
+                networks = self.settings.webhook_networks
+                app = application(self, stores, self.settings.http, networks, self._backups)
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -139,7 +133,7 @@ class Service:
                 raise self._failure
             self._relay(stores, channels)
             self._call(stores, subscribers)
-            self._draw(stores)
+            self._drawer.everything(stores)
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -233,7 +227,7 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
-            self._draw_some, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
+            self._drawer.some, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
         )
         scheduler.add_job(
             self._checkpoint,
@@ -243,8 +237,15 @@ class Service:
             id="checkpoint",
         )
         if self._backups is not None:
-            hours = every.backup_hours
-            scheduler.add_job(self._backups.round, "interval", (stores,), hours=hours, id="backups")
+            scheduler.add_job(
+                self._backups.round,
+                "interval",
+                (stores,),
+                hours=every.backup_hours,
+                next_run_time=self._backups.due(stores, every.backup_hours),
+                misfire_grace_time=None,  # late is better than a day later
+                id="backups",
+            )
         scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
         watch.begin()
         scheduler.start()
@@ -259,26 +260,6 @@ class Service:
             for store in stores:
                 for channel, count in subscribers.once(store).items():
                     self.metrics.delivered.labels(channel.value).inc(count)
-
-    def _draw(self, stores: Sequence[Store]) -> None:
-        """Every picture that is due, unless asked to stop: they are drawn after the next start."""
-        with self._drawing:
-            for store in stores:
-                self._pictures().once(store, self._stop.is_set)
-
-    def _draw_some(self, stores: Sequence[Store]) -> None:
-        """A few pictures, then a rest that leaves the time to events."""
-        started = monotonic()
-        if started < self._draw_from or self._stop.is_set():
-            return
-        with self._drawing:
-            for store in stores:
-                self._pictures().some(store)
-        now = monotonic()
-        self._draw_from = now + (now - started) * (1 / SHARE - 1)
-
-    def _pictures(self) -> PictureFolder:
-        return PictureFolder(self.settings.outbox_folder() / "chips")
 
     def _checkpoint(self, watch: Watch) -> None:
         """Fold the logs in; a store that cannot is closed to everybody, so the service ends."""

@@ -1,7 +1,7 @@
 """The software bill of materials (CycloneDX) of what ``requirements.lock`` installs.
 
-``python -m deploy.sbom`` writes ``deploy/sbom.json``. The lock is made by hand, when a dependency
-changes (``docs/operations.md``).
+``python -m deploy.sbom > sbom.json`` makes it, the same for the same lock; it is not kept, for the
+lock says all of it. The lock is made by hand, when a dependency changes (``docs/operations.md``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 LOCK: Final = HERE / "requirements.lock"
 PROJECT: Final = HERE.parent / "pyproject.toml"
-SBOM: Final = HERE / "sbom.json"
 SPEC: Final = "1.6"
 
 
@@ -62,4 +61,4 @@ def _plain(bill: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    SBOM.write_text(document(), encoding="utf-8")
+    sys.stdout.write(document())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +43,33 @@ def test_the_newest_few_of_each_store_are_kept(tmp_path):
             cursor.execute("DELETE FROM lineage")
         backups.round([store])  # logged, and the good ones stay
         assert backups.of(store) == made[-2:]
+
+
+def test_what_a_kill_left_goes_with_the_next_backup(tmp_path):
+    store, _ = made_store(tmp_path / "D032.duckdb", cells=12)
+    kept = tmp_path / "kept"
+    backups = Backups(kept, 2)
+    with store:
+        (kept / "D032-20200101T000000000000Z.series").mkdir(parents=True)
+        (kept / ".D032-20200101T000000000000Z.duckdb.77.staged").write_bytes(b"half")
+        (kept / ".D032-20200101T000000000000Z.duckdb.77.staged.wal").write_bytes(b"half")
+        (kept / ".D032-20200101T000000000000Z.duckdb.77.series").mkdir()
+        (tmp_path / ".D032.duckdb.77.held").mkdir()
+        made = backups.make(store)
+        assert list(kept.iterdir()) == [made.path]
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_the_next_backup_is_due_so_long_after_the_last_whenever_the_service_started(tmp_path):
+    store, _ = made_store(tmp_path / "D032.duckdb", cells=12)
+    backups = Backups(tmp_path / "kept", 2)
+    with store:
+        start = store.clock()
+        assert backups.due([store], 24) <= store.clock()
+        backups.make(store)
+        made = store.clock()
+        due = backups.due([store], 24)
+        assert start + timedelta(hours=24) <= due <= made + timedelta(hours=24)
 
 
 @pytest.fixture

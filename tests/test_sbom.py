@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from deploy.sbom import LOCK, SBOM, document
+from deploy.sbom import LOCK, document
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^ ;\\]+)")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
-SHIPPED = ("gpu", "sentinel2")
+SHIPPED = ("gpu", "s3", "sentinel2")
 """Extras that the lock holds too; a deployment may leave them out."""
 
 
@@ -39,24 +40,42 @@ def test_every_direct_dependency_is_locked_to_a_version_it_allows(wanted):
     assert wanted.specifier.contains(version, prereleases=True)
 
 
-def test_every_pin_has_hashes_and_no_file_says_where_to_fetch_from():
+@pytest.fixture(scope="module")
+def bill():
+    """The bill as its script makes it."""
+    return document()
+
+
+def test_every_pin_has_hashes_and_no_file_says_where_to_fetch_from(bill):
     assert all(hashes for _, hashes in locked().values())
-    for path in (LOCK, SBOM):
-        assert not re.search(r"index-url|find-links|trusted-host|file://", path.read_text())
-        assert not re.search(r"https?://(?!cyclonedx\.org/schema/)", path.read_text())
+    for text in (LOCK.read_text(), bill):
+        assert not re.search(r"index-url|find-links|trusted-host|file://", text)
+        assert not re.search(r"https?://(?!cyclonedx\.org/schema/)", text)
 
 
-def test_the_bill_lists_what_is_locked_with_its_hashes():
-    bill = json.loads(SBOM.read_text())
-    listed = {canonicalize_name(c["name"]): Version(c["version"]) for c in bill["components"]}
+def test_no_pin_is_of_one_machine():
+    assert not [str(version) for version, _ in locked().values() if version.local]
+
+
+def test_the_bill_lists_what_is_locked_with_its_hashes(bill):
+    components = json.loads(bill)["components"]
+    listed = {canonicalize_name(c["name"]): Version(c["version"]) for c in components}
     assert listed == {name: version for name, (version, _) in locked().items()}
-    counts = {canonicalize_name(c["name"]): len(c["hashes"]) for c in bill["components"]}
+    counts = {canonicalize_name(c["name"]): len(c["hashes"]) for c in components}
     assert counts == {name: hashes for name, (_, hashes) in locked().items()}
-    assert bill["metadata"]["component"]["name"] == PROJECT["name"]
-    assert bill["metadata"]["component"]["version"] == PROJECT["version"]
+    about = json.loads(bill)["metadata"]["component"]
+    assert (about["name"], about["version"]) == (PROJECT["name"], PROJECT["version"])
 
 
-def test_the_bill_is_what_its_script_makes_and_valid_cyclonedx():
-    text = SBOM.read_text()
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    assert json.loads(text) == json.loads(document())
+def test_the_bill_is_valid_cyclonedx_and_the_same_again(bill):
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    assert document() == bill
+
+
+def test_the_container_installs_what_is_locked():
+    text = (LOCK.parent / "Dockerfile").read_text()
+    assert f"--require-hashes -r deploy/{LOCK.name}" in text and "--no-deps ." in text
+    pins = re.search(r"sed -n '(s/[^']+)'", text)[1]
+    made = subprocess.run(["sed", "-n", pins, LOCK], capture_output=True, text=True, check=True)
+    wanted = {f"{name}=={version}" for name, (version, _) in locked().items()}
+    assert set(made.stdout.split()) == wanted

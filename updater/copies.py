@@ -26,6 +26,8 @@ from updater.trouble import explained
 
 KNOWN_SINCE: Final = ("recorded", "received", "created")
 """Columns that say when a row became known, by their order of precedence."""
+HELD: Final = ".held"
+"""Ends the name of the folder beside a store that keeps its histories while they are copied."""
 
 Condition = tuple[str, Sequence[Any]]
 """Which rows of a table: SQL and its parameters."""
@@ -52,7 +54,7 @@ def write_copy(
     Raises:
         StoreError: the disk does not take it, or the store cannot be read.
     """
-    held = store.path.with_name(f".{store.path.name}.{uuid4().hex}.held")
+    held = store.path.with_name(f".{store.path.name}.{uuid4().hex}{HELD}")
     try:
         with _beside(store, path) as (cursor, name):
             for step in MIGRATIONS[: int(store.meta("schema"))]:
@@ -63,7 +65,7 @@ def write_copy(
                 cursor.execute("BEGIN")
                 cursor.execute("SELECT count(*) FROM store.meta").fetchall()  # its state from here
                 named = _named(cursor, "store") if with_histories else []
-                histories.hold(store.path, named, held)
+                histories.give(histories.folder_of(store.path), named, held)
             counts = {
                 table: _take(cursor, name, table, _which(table, columns, keep or {}, known_at))
                 for table, columns in tables.items()
@@ -80,7 +82,7 @@ def write_copy(
             cursor.execute("COMMIT")
             cursor.execute(CREATE_INDEX)
             cursor.execute(f"CHECKPOINT {name}")
-        histories.copy(held, named, histories.folder_of(path))
+        histories.give(held, named, histories.folder_of(path))
     except (duckdb.Error, OSError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         raise explained(error) or StoreError(

@@ -1,7 +1,7 @@
 """The Sentinel-2 histories of a store: files in a folder beside it, named by its table ``series``.
 
-A file is never written twice and is removed only after a commit that names another, so whoever
-holds the write lock and has read the table may link every file it names.
+A file is never written twice, and removed only after a commit that names another: whoever holds the
+write lock and has read the table finds every file it names.
 """
 
 from __future__ import annotations
@@ -26,30 +26,20 @@ def folder_of(db: Path) -> Path:
     return db.with_name(db.stem + SUFFIX)
 
 
-def hold(db: Path, named: Named, folder: Path) -> None:
-    """Put files of a store under another folder, which keeps them when the store drops them: as
-    links where the disk has such."""
+def give(source: Path, named: Named, target: Path) -> None:
+    """Put the named files of one folder into another, durably: as links on the same disk, for no
+    file is written twice, else as copies. One that is missing is left to verification."""
     for block, file in named:
-        source, target = _place(folder_of(db), block, file), _place(folder, block, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        old, new = _place(source, block, file), _place(target, block, file)
+        if not old.exists():
+            continue
+        new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(source, target)
-        except FileNotFoundError:  # verification says so of the copy
-            continue
-        except OSError:
-            shutil.copyfile(source, target)
-
-
-def copy(folder: Path, named: Named, target: Path) -> None:
-    """Copy held files to a folder, durably."""
-    for block, file in named:
-        source, place = _place(folder, block, file), _place(target, block, file)
-        if not source.exists():
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, place)
-        with place.open("rb") as stream:
-            os.fsync(stream.fileno())
+            os.link(old, new)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(old, new)
+            with new.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def unreadable(db: Path, named: Named) -> int:
