@@ -183,8 +183,8 @@ def hidden(image: FloatArray, names: Sequence[str], *, gsd: float) -> BoolArray:
 def _state(
     store: Store, block: Grid, name: str, bounds: tuple[float, float, float, float]
 ) -> SeriesState:
-    """The history of a block, begun anew where the map was drawn since, or its file is gone: whoever
-    finds it damaged is told to remove it."""
+    """The history of a block, begun anew where the map was drawn since, and where its file is gone
+    (whoever finds it damaged is told to remove it)."""
     known = reads.series_file(store, name)
     if known is None:
         return SeriesState.empty(block)
