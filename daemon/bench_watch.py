@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -32,10 +33,13 @@ class BenchFailed(MillesimedError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The service at one instant: seconds since the start, messages handled, bytes, handles."""
+    """The service at one instant: seconds since the start, messages handled, messages that wait and
+    how long the oldest has (both as of the service's last look), bytes, handles."""
 
     at: float
     handled: int
+    waiting: int
+    waited: float
     rss: int
     handles: int
     store_bytes: int
@@ -55,9 +59,12 @@ class Watcher:
     def look(self) -> Sample:
         """One sample, kept."""
         log_file = self._db.with_name(self._db.name + ".wal")
+        told = self._told()
         sample = Sample(
             at=time.monotonic() - self._began,
-            handled=self._handled(),
+            handled=int(told["millesimed_events_total"]),
+            waiting=int(told["millesimed_source_lag"]),
+            waited=told["millesimed_source_waiting_seconds"],
             rss=self._process.memory_info().rss,
             handles=self._process.num_fds(),
             store_bytes=self._db.stat().st_size,
@@ -66,17 +73,13 @@ class Watcher:
         self.samples.append(sample)
         return sample
 
-    def _handled(self) -> int:
-        text = self._http.get("/metrics").text
-        return int(
-            sum(
-                sample.value
-                for family in text_string_to_metric_families(text)
-                if family.name == "millesimed_events"
-                for sample in family.samples
-                if sample.name == "millesimed_events_total"
-            )
-        )
+    def _told(self) -> Counter[str]:
+        """The metrics, summed over their labels."""
+        found: Counter[str] = Counter()
+        for family in text_string_to_metric_families(self._http.get("/metrics").text):
+            for sample in family.samples:
+                found[sample.name] += sample.value
+        return found
 
     def wait_ready(self) -> None:
         """Until the service reads its source.
@@ -134,6 +137,8 @@ def figures(samples: Sequence[Sample], seconds: Sequence[float], first: int) -> 
                 "p99_ms": float(p99),
                 "rss_mb": max(s.rss for s in here) / 1e6,
                 "handles": max(s.handles for s in here),
+                "waiting": max(s.waiting for s in here),
+                "waited_s": max(s.waited for s in here),
                 "store_mb": max(s.store_bytes for s in here) / 1e6,
                 "wal_mb": max(s.wal_bytes for s in here) / 1e6,
             }
@@ -149,6 +154,8 @@ def figures(samples: Sequence[Sample], seconds: Sequence[float], first: int) -> 
         "latency_growth": parts[-1]["p50_ms"] / parts[1]["p50_ms"],
         "rss_growth_mb": parts[-1]["rss_mb"] - parts[1]["rss_mb"],
         "handles_growth": parts[-1]["handles"] - parts[1]["handles"],
+        "peak_waiting": max(s.waiting for s in samples),
+        "peak_waited_s": max(s.waited for s in samples),
         "peak_rss_mb": max(s.rss for s in samples) / 1e6,
         "peak_wal_mb": max(s.wal_bytes for s in samples) / 1e6,
         "samples": [asdict(s) for s in samples[:: max(1, len(samples) // 100)]],

@@ -80,6 +80,7 @@ def running(tmp_path, small_scene):
         update={
             "backup_folder": tmp_path / "backups",
             "backup_hours": 1 / 3600,
+            "backups_kept": 1000,
             "detector": "cva",
             "http": HttpSettings(
                 port=port,

@@ -7,6 +7,7 @@ from daemon.bench_service import bench_service
 from daemon.bench_watch import Sample, figures
 
 
+@pytest.mark.timeout(900)  # four processes that import torch, on a machine that may be busy
 @pytest.mark.parametrize(
     "source",
     [
@@ -38,6 +39,8 @@ def test_growth_is_told_from_the_tenths():
         Sample(
             at=float(n),
             handled=100 + n,
+            waiting=n % 7,
+            waited=n % 5 / 2,
             rss=10**8 + n * 10**6,
             handles=20,
             store_bytes=1,
@@ -47,4 +50,5 @@ def test_growth_is_told_from_the_tenths():
     ]
     made = figures(samples, [0.01] * 50 + [0.02] * 50, 100)
     assert made["latency_growth"] == 2.0 and made["rss_growth_mb"] == 80.0
+    assert made["peak_waiting"] == 6 and made["peak_waited_s"] == 2.0
     assert made["handles_growth"] == 0 and made["messages_per_second"] == 1.0
