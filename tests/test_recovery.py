@@ -118,6 +118,33 @@ def test_a_restore_to_a_time_is_the_map_as_known_then_and_goes_on_to_the_same_en
         assert verify(again, deep=True).valid
 
 
+def test_a_restore_to_a_time_the_backup_does_not_know_is_refused(quiet, tmp_path):
+    began = quiet.clock()
+    event(quiet, 0)
+    copied = backup(quiet, tmp_path / "copy.duckdb")
+    after = quiet.clock()
+    target = tmp_path / "then.duckdb"
+    with pytest.raises(StoreError, match="no map of that time"):
+        restore(copied.path, target, at=began - timedelta(days=9))
+    with pytest.raises(StoreError, match="knows nothing later"):
+        restore(copied.path, target, at=after)
+    assert not target.exists() and not list(tmp_path.glob(".*"))
+    restore(copied.path, target, at=copied.newest)
+    with Store.open(target) as again:  # it is no backup any more
+        event(again, 1)
+        assert not again.execute("SELECT 1 FROM meta WHERE key = 'backed_up'").fetchall()
+
+
+def test_a_second_compaction_that_prunes_less_forgets_nothing_of_the_first(quiet):
+    event(quiet, 0)
+    outbox.delivered(quiet, "folder", [row.seq for row in outbox.pending(quiet, "folder")])
+    quiet.close()
+    assert compact(quiet.path, channels=["folder"], outbox_days=0).pruned > 0
+    assert compact(quiet.path, channels=["folder"], outbox_days=30).pruned == 0
+    with Store.open(quiet.path) as again:
+        assert verify(again, deep=True).valid
+
+
 def test_a_restore_replaces_nothing_unasked_and_sets_aside_what_it_replaces(quiet, tmp_path):
     event(quiet, 0)
     copied = backup(quiet, tmp_path / "copy.duckdb")

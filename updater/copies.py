@@ -18,7 +18,6 @@ from uuid import uuid4
 import duckdb
 
 from updater import histories
-from updater.deep import PRUNED
 from updater.errors import StoreError
 from updater.migrations import CREATE_INDEX, MIGRATIONS
 from updater.store import Store
@@ -41,15 +40,14 @@ def write_copy(
     keep: Mapping[str, Condition] | None = None,
     *,
     known_at: datetime | None = None,
-    pruned_before: datetime | None = None,
+    facts: Mapping[str, datetime] | None = None,
     with_histories: bool = True,
 ) -> dict[str, int]:
     """Copy what one transaction sees into a new file, and the histories it names beside that; gives
     how many rows of each table.
 
     ``keep``: which rows of some tables, all of the others. ``known_at``: only what was known then,
-    and no offsets, for how far Kafka had been read then is not known. ``pruned_before``: noted in
-    the copy as the time before which messages may be missing.
+    and no offsets, for how far Kafka had been read then is not known. ``facts``: noted in the copy.
 
     Raises:
         StoreError: the disk does not take it, or the store cannot be read.
@@ -72,11 +70,9 @@ def write_copy(
             }
             if "passed_over" in tables:  # it does not say since when
                 cursor.execute("DELETE FROM passed_over WHERE seq NOT IN (SELECT seq FROM outbox)")
-            if pruned_before is not None and counts["outbox"]:
-                cursor.execute(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                    [PRUNED, pruned_before.astimezone(UTC).isoformat()],
-                )
+            for fact, moment in (facts or {}).items():
+                text = moment.astimezone(UTC).isoformat()
+                cursor.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [fact, text])
             _copy_sequences(cursor)
             named = _named(cursor, name) if with_histories else []
             cursor.execute("COMMIT")

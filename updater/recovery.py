@@ -15,14 +15,18 @@ from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind
 from updater.clock import Clock, utc_now
 from updater.copies import Condition, write_copy
+from updater.deep import PRUNED
 from updater.errors import StoreError, StoreLocked
 from updater.histories import folder_of
+from updater.migrations import LATEST
 from updater.reads import FOREVER, as_of, map_now
 from updater.store import Store
 from updater.subscriptions import channel_name, subscriptions
 from updater.types import MapPolygon
 from updater.verify import Verdict, verify
 
+MADE: Final = "backed_up"
+"""Fact of a backup: when it was made (ISO 8601). All that was known by then is in it."""
 STAGED: Final = ".staged"
 REPLACED: Final = ".replaced"
 
@@ -58,7 +62,7 @@ def backup(store: Store, path: Path) -> Copied:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = _staged(path)
     try:
-        write_copy(store, staged)
+        write_copy(store, staged, facts={MADE: store.clock()})
         verdict, newest = _checked(staged)
         _settle(staged, path)
     finally:
@@ -75,7 +79,7 @@ def restore(source: Path, db: Path, *, at: datetime | None = None, force: bool =
 
     Raises:
         StoreError: the target exists and ``force`` is not given, or is in use; the backup is
-            unreadable or older than ``at`` needs; the copy is not what the backup says.
+            unreadable, or knows no map of that time; the copy is not what the backup says.
     """
     if db.exists() and not force:
         raise StoreError(f"{db} exists already; give --force to set it aside and replace it.")
@@ -89,12 +93,15 @@ def restore(source: Path, db: Path, *, at: datetime | None = None, force: bool =
     db.parent.mkdir(parents=True, exist_ok=True)
     try:
         with Store.open(source, read_only=True) as store:
-            write_copy(store, staged, known_at=at)
+            if at is not None:
+                _refuse_unknown(store, at)
+            write_copy(store, staged, {"meta": ("key <> ?", [MADE])}, known_at=at)
             expected = _content(_state(store, at))
         verdict, newest = _checked(staged)
         with Store.open(staged, read_only=True) as made:
             if _content(map_now(made)) != expected:
                 raise StoreError("The copy is not the map the backup holds; keep both, report it.")
+        _refuse_in_use(db)  # still
         for path, aside in _asides(db):
             path.rename(aside)
         _settle(staged, db)
@@ -127,11 +134,12 @@ def compact(
     try:
         with Store.open(db, read_only=True, clock=clock) as store:  # keeps writers out
             keep: dict[str, Condition] = {}
-            since = None
+            facts = {}
             if outbox_days is not None:
                 since = store.clock() - timedelta(days=outbox_days)
                 keep["outbox"] = _unpruned(store, channels, alert_channels, since)
-            copied = write_copy(store, staged, keep, pruned_before=since, with_histories=False)
+                facts[PRUNED] = max(since, _fact(store, PRUNED) or since)
+            copied = write_copy(store, staged, keep, facts=facts, with_histories=False)
             pruned = _count(store) - copied["outbox"]
             _checked(staged, beside=db)
             with Store.open(staged, read_only=True) as made:
@@ -165,6 +173,25 @@ def _unpruned(
 def _count(store: Store) -> int:
     row = store.execute("SELECT count(*) FROM outbox").fetchone()
     return int(row[0]) if row else 0
+
+
+def _fact(store: Store, key: str) -> datetime | None:
+    row = store.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+    return datetime.fromisoformat(row[0]) if row else None
+
+
+def _refuse_unknown(store: Store, at: datetime) -> None:
+    """A state the backup cannot know must not be made up of what it knows."""
+    (first,) = store.execute("SELECT min(recorded) FROM polygons").fetchone() or (None,)
+    (latest,) = store.execute(LATEST).fetchone() or (None,)
+    made = _fact(store, MADE)
+    if first is None or at < first:
+        raise StoreError(f"{store.path.name} has no map of that time; its first is of {first}.")
+    if made is not None and at > max(made, latest):
+        raise StoreError(
+            f"{store.path.name} was made on {made} and knows nothing later; take a newer one, "
+            "or leave --at out."
+        )
 
 
 def _state(store: Store, at: datetime | None) -> list[MapPolygon]:
