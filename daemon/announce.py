@@ -10,6 +10,7 @@ from pathlib import Path
 import pystac
 import rasterio
 import shapely
+from cloudevents.core.bindings.kafka import KafkaMessage
 from cloudevents.core.v1.event import CloudEvent
 from pyproj import CRS
 from rasterio.errors import RasterioError
@@ -176,9 +177,17 @@ def to_topic(item: pystac.Item, settings: KafkaSettings) -> str:
     Raises:
         CannotAnnounce: the broker did not take it.
     """
+    return produce(to_kafka(_event(item)), settings)
+
+
+def produce(record: KafkaMessage, settings: KafkaSettings) -> str:
+    """Produce a record to the topic of acquisitions; gives ``topic@servers``.
+
+    Raises:
+        CannotAnnounce: the broker did not take it.
+    """
     from confluent_kafka import Producer
 
-    record = to_kafka(_event(item))
     problems: list[str] = []
     producer = Producer({"bootstrap.servers": settings.servers, **settings.options})
     producer.produce(

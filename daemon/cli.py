@@ -15,6 +15,7 @@ from daemon import (
     commands_doctor,
     commands_history,
     commands_map,
+    commands_recovery,
     commands_run,
     commands_subscriptions,
     commands_token,
@@ -35,6 +36,7 @@ app = typer.Typer(
 commands_run.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
+commands_recovery.add_to(app)
 commands_data.add_to(app)
 commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)

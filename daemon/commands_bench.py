@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from daemon.options import Device, Json
 from daemon.output import bar, emit, show, show_figures
+
+
+class From(StrEnum):
+    """Where the events of a bench come from."""
+
+    INBOX = "inbox"
+    KAFKA = "kafka"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("device")(device_)
     bench.command("patch")(patch)
     bench.command("alerts")(alerts_)
+    bench.command("service")(service)
     app.add_typer(bench, name="bench")
 
 
@@ -83,6 +92,46 @@ def patch(
         emit(figures)
     else:
         show("Patching", figures["sizes"])
+
+
+def service(
+    events: Annotated[int, typer.Option(min=20, help="Acquisitions to send.")] = 10_000,
+    soak: Annotated[
+        float, typer.Option(min=0, help="Send for so many minutes instead; 0 counts events.")
+    ] = 0.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Events per second in the mean; else 0.6 of what it manages."),
+    ] = None,
+    source: Annotated[From, typer.Option(help="Inbox folder, or a broker process.")] = From.INBOX,
+    polygons: Annotated[int, typer.Option(min=400, help="Polygons of the map.")] = 2_500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map and the sites.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Send small acquisitions in bursts through a real service and account for every one.
+
+    Example: millesimed bench service --soak 30 --rate 2 --json
+    """
+    from daemon.bench_service import bench_service
+
+    with bar("bench:") as progress:
+        figures = bench_service(
+            events=events,
+            soak_minutes=soak,
+            rate=rate,
+            source=source.value,
+            polygons=polygons,
+            seed=seed,
+            progress=progress,
+        )
+    if json_:
+        emit(figures)
+    else:
+        show("Parts of the run", figures.pop("parts"))
+        figures.pop("samples")
+        show_figures("Service", figures)
+    if not (figures["accounted_for"] and figures["valid"]):
+        raise typer.Exit(1)
 
 
 def alerts_(

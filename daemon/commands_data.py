@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from daemon.chip_words import Language
-from daemon.options import Db, Json, store_path
+from daemon.options import Config, Db, Json, store_path
 from daemon.output import emit, show, show_figures
 from schemas.errors import UsageError
 
+Reason = Annotated[str | None, typer.Option(help="Only those of this reason; see `list`.")]
 alerts = typer.Typer(help="Alerts in their latest state.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that could not have their effect.", no_args_is_help=True)
 
@@ -114,24 +116,35 @@ def alerts_reject(
         show_figures("Rejected", figures)
 
 
-def dead_letters_list(db: Db = None, json_: Json = False) -> None:
+def dead_letters_list(
+    reason: Reason = None,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only those that were not retried yet.")
+    ] = False,
+    db: Db = None,
+    json_: Json = False,
+) -> None:
     """Dead letters, newest first.
 
-    Example: millesimed dead-letters list --db D032.duckdb
+    Example: millesimed dead-letters list --reason asset-missing --waiting --db D032.duckdb
     """
     from updater.review import dead_letters as letters
+    from updater.review import retries
     from updater.store import Store
 
     with Store.open(store_path(db)) as store:
-        rows = [
-            {
-                "id": letter.id,
-                "reason": letter.reason,
-                "message": letter.message,
-                "received": letter.received.isoformat(),
-            }
-            for letter in letters(store)
-        ]
+        found, tried = letters(store, reason=reason), retries(store)
+    rows = [
+        {
+            "id": letter.id,
+            "reason": letter.reason,
+            "message": letter.message,
+            "received": letter.received.isoformat(),
+            "retried": tried[letter.id].at.isoformat() if letter.id in tried else None,
+        }
+        for letter in found
+        if not (waiting and letter.id in tried)
+    ]
     if json_:
         emit(rows)
     else:
@@ -147,11 +160,14 @@ def dead_letters_show(
 
     Example: millesimed dead-letters show DL0123456789ABCDEF0123 --db D032.duckdb
     """
-    from updater.review import find_dead_letter
+    from updater.review import find_dead_letter, retries
     from updater.store import Store
 
     with Store.open(store_path(db)) as store:
         document = find_dead_letter(store, letter).model_dump(mode="json")
+        tried = retries(store).get(letter)
+    document["retried"] = tried.at.isoformat() if tried else None
+    document["destination"] = tried.destination if tried else None
     if json_:
         emit(document)
     else:
@@ -159,29 +175,49 @@ def dead_letters_show(
 
 
 def dead_letters_retry(
-    letter: Annotated[str, typer.Argument(help="Id of the dead letter.")],
-    inbox: Annotated[Path | None, typer.Option(help="Inbox the event goes back to.")] = None,
+    letter: Annotated[str | None, typer.Argument(help="Id of the dead letter.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every letter not retried yet.")] = False,
+    reason: Reason = None,
+    inbox: Annotated[Path | None, typer.Option(help="Inbox the events go back to.")] = None,
+    kafka: Annotated[str | None, typer.Option(help="Kafka bootstrap servers instead.")] = None,
+    config: Config = None,
     db: Db = None,
     json_: Json = False,
 ) -> None:
-    """Put the event of a dead letter back into the inbox.
+    """Send the event of a dead letter, or of all, where events come from; each letter's once.
 
-    Example: millesimed dead-letters retry DL0123456789ABCDEF0123 --inbox inbox
+    Example: millesimed dead-letters retry --all --reason asset-missing --db D032.duckdb
     """
-    from daemon.config import load
-    from daemon.retry import back_to_inbox
-    from updater.review import find_dead_letter
+    from daemon.config import KafkaSettings, load
+    from daemon.retry import back_to_inbox, back_to_topic, retry
+    from updater.review import dead_letters as letters
+    from updater.review import find_dead_letter, retries
     from updater.store import Store
 
-    path = store_path(db)
+    if (letter is None) != all_ or (reason is not None and not all_):
+        raise UsageError("Say which: the id of a letter, or --all, with --reason or without.")
+    settings = load(config)
+    path = db or store_path(settings.db[0] if settings.db else None)
+    servers = KafkaSettings(servers=kafka) if kafka else (None if inbox else settings.kafka)
+    folder = inbox or settings.model_copy(update={"db": [path]}).inbox_folder()
     with Store.open(path) as store:
-        found = find_dead_letter(store, letter)
-    target = back_to_inbox(found, inbox or load(db=[path]).inbox_folder())
-    figures = {"id": found.id, "destination": str(target)}
+        if letter is not None:
+            wanted = [find_dead_letter(store, letter)]
+        else:
+            known = retries(store)
+            wanted = [one for one in letters(store, reason=reason) if one.id not in known]
+        tried = retry(
+            store,
+            wanted,
+            lambda one: back_to_topic(one, servers) if servers else str(back_to_inbox(one, folder)),
+        )
+    if letter is not None and tried[0].refused is not None:
+        raise UsageError(tried[0].refused)
     if json_:
-        emit(figures)
+        rows = [asdict(one) for one in tried]
+        emit(rows[0] if letter is not None else {"letters": rows})
     else:
-        show_figures("Retried", figures)
+        show("Retried", [asdict(one) for one in tried])
 
 
 def schemas(

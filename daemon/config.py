@@ -144,6 +144,14 @@ class Settings(BaseSettings):
     batch: int = Field(default=4, ge=1, le=256, description="Tiles judged at once.")
     retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
     checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
+    backup_folder: Path | None = Field(
+        default=None, description="Where the running service writes backups; none makes none."
+    )
+    backup_hours: float = Field(default=24.0, gt=0, description="Between two backups of a store.")
+    backups_kept: int = Field(default=7, ge=1, description="Backups of a store that are kept.")
+    outbox_days: float = Field(
+        default=30.0, ge=0, description="Age from which `compact` prunes what everyone has had."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -220,7 +228,7 @@ def _read(path: Path) -> dict[str, Any]:
         values["db"] = [values["db"]]
     tables = values.get("acquire")
     tables = [t for t in tables if isinstance(t, dict)] if isinstance(tables, list) else []
-    for key in ("inbox", "outbox", "weights", "acquire_folder"):
+    for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder"):
         if key in values:
             values[key] = folder / str(values[key])
     for key in ("folder", "area"):

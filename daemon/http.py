@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon import __version__, api, problems
 from daemon.addresses import Network
+from daemon.backups import Backups
 from daemon.config import HttpSettings
 from daemon.metrics import Metrics
 from daemon.served import Served
@@ -56,13 +57,14 @@ def application(
     stores: Sequence[Store],
     settings: HttpSettings | None = None,
     allowed: Sequence[Network] = (),
+    backups: Backups | None = None,
 ) -> FastAPI:
     """The HTTP application of a running service; ``allowed`` are networks that webhooks may call
-    though they are not public."""
+    though they are not public, ``backups`` where a request for one goes."""
     settings = settings or HttpSettings()
     app = FastAPI(title="millesimed", version=__version__, docs_url=None, redoc_url=None)
     app.state.gate = Gate(settings.tokens)
-    app.state.served = Served(stores, settings.public_url, allowed)
+    app.state.served = Served(stores, settings.public_url, allowed, backups)
     problems.add_to(app)
 
     @app.get("/healthz", response_class=PlainTextResponse, responses=UNWELL)

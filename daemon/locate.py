@@ -17,7 +17,7 @@ from schemas.acquisition import AcquisitionItem
 from schemas.policy import CAMPAIGN_DAYS, COMPARABLE_GSD_RATIO
 from updater.crs import WGS84, reproject
 from updater.errors import OlderThanMap, OutsideMap, ReferenceMissing
-from updater.reads import ImageRecord, extent, images
+from updater.reads import ImageRecord, extent, images_in
 from updater.store import Store
 
 
@@ -118,7 +118,7 @@ def locate(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -
     footprint = _placed(store, item)
     known = [
         image
-        for image in images(store)
+        for image in images_in(store, footprint.bounds)
         if image.item != item.id
         and image.footprint.intersection(footprint).area > 0
         and _comparable(image.gsd, item.properties.gsd)

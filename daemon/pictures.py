@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -22,6 +25,8 @@ log = structlog.get_logger()
 CHANNEL: Final = "pictures"
 AT_ONCE: Final = 20
 """Alerts between two notes of how far it is: a few seconds of drawing."""
+SHARE: Final = 0.2
+"""Part of the time a service at work may draw: events come first, pictures follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +35,52 @@ class PictureFolder:
 
     folder: Path
 
-    def once(self, store: Store) -> int:
-        """Draw what was told since the last time; gives how many pictures."""
+    def once(self, store: Store, stopping: Callable[[], bool] = lambda: False) -> int:
+        """Draw what was told since the last time, until asked to stop; gives how many pictures."""
         drawn = 0
-        while rows := outbox.after(
-            store, outbox.position(store, CHANNEL), type_=ALERT_TYPE, limit=20
-        ):
-            alerts = (Alert.model_validate_json(row.body) for row in rows)
-            for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):
-                drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
-            position = rows[-1].seq
-            outbox.advance(store, CHANNEL, position)
+        while not stopping() and (some := self.some(store)) is not None:
+            drawn += some
         return drawn
+
+    def some(self, store: Store) -> int | None:
+        """Draw the next few; gives how many pictures, None where nothing was left to look at."""
+        position = outbox.position(store, CHANNEL)
+        rows = outbox.after(store, position, type_=ALERT_TYPE, limit=AT_ONCE)
+        if not rows:
+            return None
+        alerts = (Alert.model_validate_json(row.body) for row in rows)
+        drawn = 0
+        for id_ in dict.fromkeys(a.id for a in alerts if a.state in OPEN_STATES):
+            drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
+        outbox.advance(store, CHANNEL, rows[-1].seq)
+        return drawn
+
+
+class Drawer:
+    """Draws for a service at work, one at a time."""
+
+    def __init__(self, folder: Path, stopping: Callable[[], bool]) -> None:
+        self._pictures = PictureFolder(folder)
+        self._stopping = stopping
+        self._drawing = threading.Lock()
+        self._rest_until = 0.0
+
+    def everything(self, stores: Sequence[Store]) -> None:
+        """Every picture that is due, unless asked to stop: they are drawn after the next start."""
+        with self._drawing:
+            for store in stores:
+                self._pictures.once(store, self._stopping)
+
+    def some(self, stores: Sequence[Store]) -> None:
+        """A few pictures, then a rest that leaves the time to events."""
+        started = monotonic()
+        if started < self._rest_until or self._stopping():
+            return
+        with self._drawing:
+            for store in stores:
+                self._pictures.some(store)
+        now = monotonic()
+        self._rest_until = now + (now - started) * (1 / SHARE - 1)
 
 
 def draw_beside(store: Store, alert: str, path: Path, language: Language) -> bool:

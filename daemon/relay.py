@@ -1,9 +1,9 @@
 """Emptying the outbox: at least once, in order, to every channel.
 
-Each channel has its own record of what it has had (``deliveries``), so a broken one holds up
-nobody else. A message is noted as delivered after the channel accepted it; a crash between the
-two sends it again with the same id. A message a channel will never take, however often it is
-offered, is parked with the reason, so that those behind it go on; a restart offers it again.
+Each channel has its own position in the outbox, so a broken one holds up nobody else. A message is
+noted as delivered after the channel accepted it; a crash between the two sends it again with the
+same id. A message a channel will never take, however often it is offered, is parked with the
+reason, so that those behind it go on; a restart offers it again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -32,6 +33,8 @@ from updater.store import Store
 log = structlog.get_logger()
 
 SOURCE = "urn:millesimed:updater"
+FEED_SHARE = 0.05
+"""Part of the time that may go into writing the feed, which holds every alert there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,12 @@ class FolderChannel:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._stale: dict[str, Store] = {}
+        self._rest_until: dict[str, float] = {}
 
     def send(self, store: Store, rows: Sequence[Pending]) -> Answer:
-        """Write the messages, then the feed when alerts are among them; what the disk does not take
-        comes again."""
+        """Write the messages; when alerts are among them the feed is due. What the disk does not
+        take comes again."""
         written: list[int] = []
         try:
             for row in rows:
@@ -90,15 +95,44 @@ class FolderChannel:
                 body = to_structured(event_of(store, row))
                 write_whole(self.folder / kind / f"{row.id}.json", body)
                 written.append(row.seq)
-            if any(row.type == ALERT_TYPE for row in rows):
-                body = json.dumps(collection(alerts_of(store)), ensure_ascii=False).encode()
-                write_whole(self.folder / "feed" / f"alerts-{store.territory}.geojson", body)
         except OSError as error:
-            log.warning("outbox_folder_refuses", folder=str(self.folder), error=error.strerror)
+            self._refused(error)
+        if any(row.type == ALERT_TYPE for row in rows[: len(written)]):
+            self._stale[store.territory] = store
         return Answer(written)
 
+    def settle(self, stores: Sequence[Store]) -> None:
+        """Write the feeds that are due and not resting: the longer one takes to write, the longer
+        it rests, so that a feed of many alerts is no brake. The first time all are due, for the
+        last process may have been killed before."""
+        for store in stores:
+            if store.territory not in self._rest_until:
+                self._stale[store.territory] = store
+        for territory in list(self._stale):
+            if monotonic() >= self._rest_until.get(territory, 0.0):
+                self._write(territory)
+
+    def _write(self, territory: str) -> None:
+        started = monotonic()
+        path = self.folder / "feed" / f"alerts-{territory}.geojson"
+        alerts = alerts_of(self._stale[territory])
+        try:
+            if alerts or path.exists():
+                write_whole(path, json.dumps(collection(alerts), ensure_ascii=False).encode())
+        except OSError as error:
+            self._refused(error)
+        else:
+            del self._stale[territory]
+        now = monotonic()
+        self._rest_until[territory] = now + (now - started) / FEED_SHARE
+
+    def _refused(self, error: OSError) -> None:
+        log.warning("outbox_folder_refuses", folder=str(self.folder), error=error.strerror)
+
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Write the feeds that are still due."""
+        for territory in list(self._stale):
+            self._write(territory)
 
 
 class FolderCarrier:
@@ -134,6 +168,9 @@ def relay_once(stores: Sequence[Store], channels: Sequence[Channel], metrics: Me
     for store in stores:
         for channel in channels:
             total += _relay_channel(store, channel, metrics)
+    for channel in channels:
+        if isinstance(channel, FolderChannel):
+            channel.settle(stores)
     measure(stores, channels, metrics)
     return total
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 import shapely
+import structlog
 from rasterio.features import geometry_mask, rasterize
 from rasterio.transform import array_bounds
 from shapely.geometry import box
@@ -33,10 +34,12 @@ from detectors.series_state import SeriesState, block_name, blocks, load_state, 
 from detectors.types import BoolArray, FloatArray, Grid, Ground, Progress, Region
 from schemas.acquisition import AcquisitionItem
 from schemas.policy import SENSOR_POLICY
-from updater import reads
+from updater import histories, reads
 from updater.crs import reproject
 from updater.store import Store
 from updater.types import MapPolygon
+
+log = structlog.get_logger()
 
 NAME: Final = "series/1"
 FARMED: Final = "US1.1"
@@ -51,7 +54,7 @@ snow."""
 
 def folder_of(store: Store) -> Path:
     """Where the histories of a store lie: beside it."""
-    return store.path.with_name(f"{store.path.stem}.series")
+    return histories.folder_of(store.path)
 
 
 @dataclass(slots=True)
@@ -180,11 +183,16 @@ def hidden(image: FloatArray, names: Sequence[str], *, gsd: float) -> BoolArray:
 def _state(
     store: Store, block: Grid, name: str, bounds: tuple[float, float, float, float]
 ) -> SeriesState:
-    """The history of a block, begun anew where the map was drawn since."""
+    """The history of a block, begun anew where the map was drawn since, and where its file is gone
+    (whoever finds it damaged is told to remove it)."""
     known = reads.series_file(store, name)
     if known is None:
         return SeriesState.empty(block)
-    state = load_state(folder_of(store) / Path(name).stem / known.file)
+    path = folder_of(store) / Path(name).stem / known.file
+    if not path.exists():
+        log.warning("history_missing", block=name)
+        return SeriesState.empty(block)
+    state = load_state(path)
     drawn = [
         reproject(p.geometry, store.crs, block.crs or store.crs)
         for p in reads.drawn_since(store, known.recorded, bounds)

@@ -11,6 +11,7 @@ from fastapi import Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 
 from daemon.addresses import Network
+from daemon.backups import Backups
 from updater.errors import NotFound
 from updater.store import Store
 
@@ -25,6 +26,7 @@ class Served:
     public_url: str | None = None
     allowed: Sequence[Network] = ()
     """Networks that webhooks may call though they are not public."""
+    backups: Backups | None = None
 
     def store_of(self, departement: str) -> Store:
         """The store of a département.

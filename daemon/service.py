@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from time import monotonic
 from types import FrameType
@@ -15,12 +15,13 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon.acquire_round import Acquirer
 from daemon.acquire_sources import close_all, ground_of, schedule
+from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
 from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
-from daemon.pictures import PictureFolder
+from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
@@ -42,6 +43,9 @@ POLL_SECONDS = 0.5
 ALIVE_SECONDS = 60.0
 """A main loop that has not turned for this long counts as hung (it turns four times a second even
 while a detection runs)."""
+TURN_SECONDS = 0.25
+"""Wait for an event before the source is kept alive: most small ones are done by then, and a
+consumer that pauses drops what it has fetched ahead."""
 FRESHNESS_SECONDS = 15.0
 """Between two looks at files, backlogs and progress: Prometheus' usual scrape interval."""
 
@@ -62,10 +66,12 @@ class Service:
         self._stop = threading.Event()
         self._relaying = threading.Lock()
         self._calling = threading.Lock()
-        self._drawing = threading.Lock()
+        self._drawer = Drawer(settings.outbox_folder() / "chips", self._stop.is_set)
         self._beat = monotonic()
         self._progress = progress
         self._ready = False
+        folder = settings.backup_folder
+        self._backups = None if folder is None else Backups(folder, settings.backups_kept)
         self._failure: StoreError | None = None
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
@@ -114,7 +120,8 @@ class Service:
                     scheduler, self.settings, metrics=self.metrics, ground=ground, stop=self._stop
                 )
             if self.settings.http.enabled and not self._once:
-                app = application(self, stores, self.settings.http, self.settings.webhook_networks)
+                networks = self.settings.webhook_networks
+                app = application(self, stores, self.settings.http, networks, self._backups)
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -126,7 +133,7 @@ class Service:
                 raise self._failure
             self._relay(stores, channels)
             self._call(stores, subscribers)
-            self._draw(stores, PictureFolder(self.settings.outbox_folder() / "chips"))
+            self._drawer.everything(stores)
 
     def _loop(self, source: Source, stores: Sequence[Store]) -> None:
         pipeline = Pipeline(
@@ -155,7 +162,7 @@ class Service:
 
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
         """Wait for an event, keeping the source alive; None when it was interrupted."""
-        while not work.done():
+        while not wait([work], TURN_SECONDS).done:
             self._turn()
             source.heartbeat()
         try:
@@ -220,12 +227,25 @@ class Service:
             id="subscribers",
         )
         scheduler.add_job(
+            self._drawer.some, "interval", (stores,), seconds=every.retry_seconds, id="pictures"
+        )
+        scheduler.add_job(
             self._checkpoint,
             "interval",
             (watch,),
             seconds=every.checkpoint_seconds,
             id="checkpoint",
         )
+        if self._backups is not None:
+            scheduler.add_job(
+                self._backups.round,
+                "interval",
+                (stores,),
+                hours=every.backup_hours,
+                next_run_time=self._backups.due(stores, every.backup_hours),
+                misfire_grace_time=None,  # late is better than a day later
+                id="backups",
+            )
         scheduler.add_job(watch.look, "interval", seconds=FRESHNESS_SECONDS, id="freshness")
         watch.begin()
         scheduler.start()
@@ -240,11 +260,6 @@ class Service:
             for store in stores:
                 for channel, count in subscribers.once(store).items():
                     self.metrics.delivered.labels(channel.value).inc(count)
-
-    def _draw(self, stores: Sequence[Store], pictures: PictureFolder) -> None:
-        with self._drawing:
-            for store in stores:
-                pictures.once(store)
 
     def _checkpoint(self, watch: Watch) -> None:
         """Fold the logs in; a store that cannot is closed to everybody, so the service ends."""

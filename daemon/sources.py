@@ -147,7 +147,6 @@ class InboxSource:
 
     def heartbeat(self) -> None:
         """A folder needs none."""
-        time.sleep(IDLE_SECONDS / 4)
 
     def done(self, message: Message, *, failed: bool) -> None:
         """Move the file out of the way, beside those of the same name that came before.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 
 BEFORE_PUBLISH: Final = STAGES[:-1]
 """Stages an event has behind it once it is committed."""
+PROGRESS_SHARE: Final = 0.05
+"""Part of the time that may go into measuring progress, which reads the whole map."""
 
 
 class Watch:
@@ -51,6 +54,7 @@ class Watch:
         self._partitions: set[str] = set()
         self._images: dict[str, int] = {}
         self._areas: dict[str, float] = {}
+        self._rest_until: dict[str, float] = {}
 
     def begin(self) -> None:
         """Say what the stores remember of earlier runs, and look for the first time."""
@@ -106,9 +110,14 @@ class Watch:
         whole = self._areas[name]
         if known == self._images.get(name) or not whole:
             return
+        started = monotonic()
+        if started < self._rest_until.get(name, 0.0):
+            return
         for year, ground in progress.looked_at(store).items():
             self._metrics.covered.labels(name, str(year)).set(ground / whole)
         self._images[name] = known
+        now = monotonic()
+        self._rest_until[name] = now + (now - started) / PROGRESS_SHARE
 
     def _subscribers(self) -> None:
         for channel in SUBSCRIBER_CHANNELS:

@@ -20,7 +20,7 @@ from daemon.subscribers import Failed
 from daemon.webhook import WebhookCarrier
 from schemas.subscription import ChannelKind, Subscription
 from tests.map_store import made_store
-from updater.store import utc_now
+from updater.clock import utc_now
 from updater.subscriptions import new_id, new_secret, save
 
 LOOPBACK = [ip_network("127.0.0.0/8")]

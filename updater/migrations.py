@@ -179,13 +179,44 @@ CREATE TABLE series (
 """
 """Which file holds the Sentinel-2 history of a block."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3)
+V4: Final = """
+INSERT OR IGNORE INTO positions SELECT channel, max(seq) FROM (
+    SELECT channel, seq FROM deliveries UNION ALL SELECT channel, seq FROM parked
+) GROUP BY channel;
+CREATE TABLE passed_over (
+    channel VARCHAR NOT NULL,
+    seq BIGINT NOT NULL,
+    PRIMARY KEY (channel, seq)
+);
+INSERT INTO passed_over
+    SELECT p.channel, o.seq
+    FROM (SELECT * FROM positions WHERE channel IN (SELECT channel FROM deliveries)) p
+    JOIN outbox o ON o.seq <= p.seq
+    ANTI JOIN (SELECT channel, seq FROM deliveries UNION ALL SELECT channel, seq FROM parked) had
+    ON had.channel = p.channel AND had.seq = o.seq;
+DROP TABLE deliveries;
+CREATE TABLE retries (
+    letter VARCHAR PRIMARY KEY,
+    destination VARCHAR NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+"""
+"""Every channel keeps a position, and what it passed over, instead of a row for each message it
+had; dead letters that were given another chance."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
-CREATE_INDEX: Final = "CREATE INDEX polygons_rtree ON polygons USING RTREE (geom)"
-DROP_INDEX: Final = "DROP INDEX IF EXISTS polygons_rtree"
+INDEXES: Final = {
+    "polygons_rtree": "polygons USING RTREE (geom)",
+    "images_rtree": "images USING RTREE (footprint)",
+    "alerts_rtree": "alerts USING RTREE (geom)",
+}
+"""R-trees: what an event looks up by place, however much there is elsewhere."""
+DROP_INDEX: Final = "; ".join(f"DROP INDEX IF EXISTS {name}" for name in INDEXES)
+CREATE_INDEX: Final = "; ".join(f"CREATE INDEX {name} ON {on}" for name, on in INDEXES.items())
 LATEST: Final = """
 SELECT greatest(
     (SELECT max(recorded) FROM polygons), (SELECT max(recorded) FROM retirements),

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import duckdb
+
 from updater.store import Store
 
-_SETTLED: Final = (
-    "SELECT seq FROM deliveries WHERE channel = ? UNION ALL "
-    "SELECT seq FROM parked WHERE channel = ?"
-)
-"""What a channel has had, and what it will not have."""
+_LACKING: Final = """
+SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o
+WHERE o.seq > ? UNION ALL
+SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o
+JOIN passed_over p ON p.seq = o.seq WHERE p.channel = ?
+"""
+"""What a channel lacks: all behind its position, and what others went past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,7 @@ def pending(store: Store, channel: str, *, limit: int = 500) -> list[Pending]:
     """The oldest messages a channel still lacks, in the order they were committed, but for those
     that are parked."""
     rows = store.execute(
-        "SELECT o.seq, o.id, o.type, o.topic, o.key, o.body, o.created FROM outbox o "
-        f"ANTI JOIN ({_SETTLED}) d ON o.seq = d.seq ORDER BY o.seq LIMIT ?",
-        [channel, channel, limit],
+        f"{_LACKING} ORDER BY seq LIMIT ?", [position(store, channel), channel, limit]
     ).fetchall()
     return [Pending(*row) for row in rows]
 
@@ -45,10 +47,7 @@ def delivered(store: Store, channel: str, sequences: Sequence[int]) -> None:
     if not sequences:
         return
     with store.transaction() as cursor:
-        cursor.execute(
-            "INSERT OR IGNORE INTO deliveries SELECT ?, unnest(?::BIGINT[]), ?",
-            [channel, list(sequences), store.clock()],
-        )
+        _settle(cursor, channel, sequences)
 
 
 def park(store: Store, channel: str, refused: Mapping[int, str]) -> None:
@@ -56,15 +55,41 @@ def park(store: Store, channel: str, refused: Mapping[int, str]) -> None:
     if not refused:
         return
     with store.transaction() as cursor:
+        _settle(cursor, channel, list(refused))
         cursor.executemany(
             "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?)",
             [[channel, seq, reason, store.clock()] for seq, reason in refused.items()],
         )
 
 
+def _settle(cursor: duckdb.DuckDBPyConnection, channel: str, sequences: Sequence[int]) -> None:
+    """Move a channel's position to the last of some messages; those before it that are not among
+    them are passed over, and come again."""
+    row = cursor.execute("SELECT seq FROM positions WHERE channel = ?", [channel]).fetchall()
+    before = int(row[0][0]) if row else 0
+    settled = list(sequences)
+    cursor.execute(
+        "DELETE FROM passed_over WHERE channel = ? AND seq IN (SELECT unnest(?::BIGINT[]))",
+        [channel, settled],
+    )
+    last = max(settled)
+    if last <= before:
+        return
+    cursor.execute(
+        "INSERT OR IGNORE INTO passed_over SELECT ?, seq FROM outbox "
+        "WHERE seq > ? AND seq < ? AND seq NOT IN (SELECT unnest(?::BIGINT[]))",
+        [channel, before, last, settled],
+    )
+    cursor.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [channel, last])
+
+
 def offer_again(store: Store, channel: str) -> None:
     """Forget that a channel refused anything; it is offered once more."""
     with store.transaction() as cursor:
+        cursor.execute(
+            "INSERT OR IGNORE INTO passed_over SELECT channel, seq FROM parked WHERE channel = ?",
+            [channel],
+        )
         cursor.execute("DELETE FROM parked WHERE channel = ?", [channel])
 
 
@@ -137,7 +162,6 @@ def given_up(store: Store, channels: Sequence[str]) -> int:
 def depth(store: Store, channel: str) -> tuple[int, datetime | None]:
     """How many messages a channel lacks, and since when the oldest waits."""
     row = store.execute(
-        f"SELECT count(*), min(o.created) FROM outbox o ANTI JOIN ({_SETTLED}) d ON o.seq = d.seq",
-        [channel, channel],
+        f"SELECT count(*), min(created) FROM ({_LACKING})", [position(store, channel), channel]
     ).fetchone()
     return (int(row[0]), row[1]) if row else (0, None)

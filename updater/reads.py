@@ -50,10 +50,11 @@ class ImageRecord:
 def shown_on(store: Store, image: ImageRecord, ground: BaseGeometry) -> list[MapPolygon]:
     """The map as the world was on a reference image, within the bounds of some ground (in the
     store's CRS): never older than the millésime the store was made from."""
-    return as_of(
+    west, south, east, north = shapely.bounds(ground).tolist()
+    return as_of_in(
         store,
         valid_at=max(image.acquired, end_of(store.millesime)),
-        bounds=shapely.bounds(ground).tolist(),
+        bounds=(west, south, east, north),
     )
 
 
@@ -93,19 +94,28 @@ def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
     The R-tree serves constant windows only, not joins: the window gives candidates of every
     age, a second look-up drops the retired ones.
     """
+    return as_of_in(store, valid_at=FOREVER, bounds=bounds)
+
+
+def as_of_in(
+    store: Store, *, valid_at: datetime, bounds: Bounds, recorded_at: datetime = FOREVER
+) -> list[MapPolygon]:
+    """What ``as_of`` gives within a rectangle, without reading the rest of the map."""
     rows = store.execute(
-        f"SELECT {_COLUMNS} FROM polygons WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
-        list(bounds),
+        f"SELECT {_COLUMNS} FROM polygons WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?)) "
+        "AND valid_from <= ? AND recorded <= ?",
+        [*bounds, valid_at, recorded_at],
     ).fetchall()
-    versions = [row[5] for row in rows]
     gone = {
         row[0]
         for row in store.execute(
-            "SELECT version FROM retirements WHERE version IN (SELECT unnest(?::BIGINT[]))",
-            [versions],
+            "SELECT version FROM retirements WHERE version IN (SELECT unnest(?::BIGINT[])) "
+            "AND valid_to <= ? AND recorded <= ?",
+            [[row[5] for row in rows], valid_at, recorded_at],
         ).fetchall()
     }
-    return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
+    found = _polygons([r for r in rows if r[5] not in gone])
+    return sorted(found, key=lambda p: (p.id, p.version))
 
 
 def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
@@ -148,21 +158,26 @@ def as_of(
     bounds: Bounds | None = None,
 ) -> list[MapPolygon]:
     """The map as the ground was at ``valid_at``, by what was known at ``recorded_at``."""
-    sql = f"SELECT {_COLUMNS} FROM map_as_of(?::TIMESTAMPTZ, ?::TIMESTAMPTZ)"
-    parameters: list[Any] = [valid_at, recorded_at]
     if bounds is not None:
-        sql += " WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))"
-        parameters += list(bounds)
-    return _polygons(store.execute(f"{sql} ORDER BY id, version", parameters).fetchall())
+        return as_of_in(store, valid_at=valid_at, bounds=bounds, recorded_at=recorded_at)
+    sql = f"SELECT {_COLUMNS} FROM map_as_of(?::TIMESTAMPTZ, ?::TIMESTAMPTZ) ORDER BY id, version"
+    return _polygons(store.execute(sql, [valid_at, recorded_at]).fetchall())
 
 
 def extent(store: Store) -> Bounds | None:
-    """Bounding box of the map, or None when it is empty."""
+    """Bounding box of the map, or None when it is empty. No patch changes it, so an open store
+    is asked once."""
+    known: Bounds | None = store.remembered.get("extent")
+    if known is not None:
+        return known
     row = store.execute(
         "SELECT min(ST_XMin(geom)), min(ST_YMin(geom)), max(ST_XMax(geom)), max(ST_YMax(geom)) "
         "FROM polygons"
     ).fetchone()
-    return None if row is None or row[0] is None else (row[0], row[1], row[2], row[3])
+    if row is None or row[0] is None:
+        return None
+    found = store.remembered["extent"] = (row[0], row[1], row[2], row[3])
+    return found
 
 
 def zone_construite(store: Store, bounds: Bounds) -> BaseGeometry | None:
@@ -257,9 +272,19 @@ def alerts_now(store: Store) -> list[AlertRecord]:
 
 def alerts_in(store: Store, bounds: Bounds) -> list[AlertRecord]:
     """Alerts, in their latest state, whose outline touches a rectangle."""
-    rows = store.execute(
-        "SELECT record, ST_AsWKB(geom) FROM alerts_now "
-        "WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY id",
+    near = store.execute(
+        "SELECT DISTINCT id FROM alerts WHERE ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
         list(bounds),
     ).fetchall()
-    return [record_from_row(row[0], bytes(row[1])) for row in rows]
+    if not near:
+        return []
+    rows = store.execute(
+        "SELECT record, ST_AsWKB(geom) FROM alerts WHERE id IN (SELECT unnest(?::VARCHAR[])) "
+        "QUALIFY row_number() OVER (PARTITION BY id ORDER BY sequence DESC) = 1 ORDER BY id",
+        [[row[0] for row in near]],
+    ).fetchall()
+    shapes = shapely.from_wkb([bytes(row[1]) for row in rows])
+    inside = shapely.intersects(shapes, box(*bounds))  # an earlier state may lie elsewhere
+    return [
+        record_from_row(row[0], bytes(row[1])) for row, hit in zip(rows, inside, strict=True) if hit
+    ]

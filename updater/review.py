@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from schemas.alert import AlertState
 from schemas.dead_letter import DeadLetter
 from updater.alert_rows import record_from_row
@@ -57,10 +60,36 @@ def reject_alert(store: Store, alert: str, *, reason: str) -> AlertRecord:
     return record
 
 
-def dead_letters(store: Store) -> list[DeadLetter]:
-    """Every dead letter, newest first."""
-    rows = store.execute("SELECT letter FROM dead_letters ORDER BY received DESC, id").fetchall()
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When the event of a dead letter was given another chance, and where it went."""
+
+    at: datetime
+    destination: str
+
+
+def dead_letters(store: Store, *, reason: str | None = None) -> list[DeadLetter]:
+    """Dead letters, newest first: all, or those of a reason."""
+    rows = store.execute(
+        "SELECT letter FROM dead_letters WHERE ?::VARCHAR IS NULL OR reason = ? "
+        "ORDER BY received DESC, id",
+        [reason, reason],
+    ).fetchall()
     return [DeadLetter.model_validate_json(row[0]) for row in rows]
+
+
+def retries(store: Store) -> dict[str, Retry]:
+    """Dead letters that were given another chance, by their ids."""
+    rows = store.execute("SELECT letter, recorded, destination FROM retries").fetchall()
+    return {str(row[0]): Retry(row[1], str(row[2])) for row in rows}
+
+
+def mark_retried(store: Store, letter: str, destination: str) -> None:
+    """Note that the event of a dead letter went back, and where to."""
+    with store.transaction() as cursor:
+        cursor.execute(
+            "INSERT OR IGNORE INTO retries VALUES (?, ?, ?)", [letter, destination, store.clock()]
+        )
 
 
 def find_dead_letter(store: Store, letter: str) -> DeadLetter:

@@ -6,19 +6,20 @@ it, because replaying a write-ahead log that holds R-tree statements needs the e
 **The R-tree trap.** After ``kill -9`` with R-tree changes in the log, DuckDB 1.5.x raises
 "Operation requires a flat vector" on the first use of the index, and once that has happened even
 ``DROP INDEX`` fails (duckdb-spatial #861, fixed upstream after this wheel). The rows are intact.
-So a log left beside the file means an unclean shutdown, and then the very first statements are
-``DROP INDEX``, ``CHECKPOINT``, ``CREATE INDEX``, ``CHECKPOINT``, before anything can touch it. A
-kill inside those four leaves a log again, and the next opening starts over.
+So a log left beside the file means an unclean shutdown, and then the very first statements drop
+every R-tree, ``CHECKPOINT``, make them again, ``CHECKPOINT``, before anything can touch one. A kill
+inside those leaves a log again, and the next opening starts over.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import duckdb
 import structlog
@@ -27,10 +28,14 @@ from schemas.acquisition import TERRITORY_PATTERN
 from updater import faults
 from updater.clock import Clock, SteadyClock, utc_now
 from updater.errors import CheckpointPostponed, StoreError, StoreLocked
-from updater.migrations import CREATE_INDEX, DROP_INDEX, LATEST, MIGRATIONS, SCHEMA_VERSION
+from updater.migrations import CREATE_INDEX, DROP_INDEX, INDEXES, LATEST, MIGRATIONS, SCHEMA_VERSION
 from updater.trouble import explained, is_of_the_data, of_store
 
 log = structlog.get_logger()
+
+CHECKPOINT_SECONDS: Final = 5.0
+"""How long a checkpoint waits for readers that are still at an older state."""
+CHECKPOINT_PAUSE_SECONDS: Final = 0.05
 
 
 def load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
@@ -98,9 +103,12 @@ class Store:
         self._closed = False
         self._local = threading.local()
         self._facts: dict[str, str] = {}
+        self.remembered: dict[str, Any] = {}
+        """What was asked of the map and no patch changes."""
         self.path = path
         self.clock: Clock = SteadyClock(clock)
         self.repaired = False
+        self.read_only = False
 
     @classmethod
     def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
@@ -144,9 +152,12 @@ class Store:
         log_file = path.with_name(path.name + ".wal")
         unclean = log_file.exists() and log_file.stat().st_size > 0
         store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
+        store.read_only = read_only and not unclean
         try:
             if unclean or not (read_only or store._has_index()):
                 store._rebuild_index()
+            if unclean:
+                store.repaired = True
                 log.warning("store_repaired", store=path.name)
             store._migrate()
             (latest,) = store.execute(LATEST).fetchone() or (None,)
@@ -163,22 +174,20 @@ class Store:
         return store
 
     def _has_index(self) -> bool:
-        """False after a kill between the second and the third statement of a recovery, which
-        leaves a checkpointed file without a log and without an index."""
+        """False after a kill inside a recovery, which may leave a checkpointed file without a log
+        and without every index, and for a file made before there were as many."""
         rows = self._connection.execute(
-            "SELECT 1 FROM duckdb_indexes() WHERE database_name = 'store' "
-            "AND index_name = 'polygons_rtree'"
+            "SELECT index_name FROM duckdb_indexes() WHERE database_name = 'store'"
         ).fetchall()  # to its end: see Rows
-        return bool(rows)
+        return {row[0] for row in rows} >= INDEXES.keys()
 
     def _rebuild_index(self) -> None:
         for statement in (DROP_INDEX, "CHECKPOINT store", CREATE_INDEX, "CHECKPOINT store"):
             self._connection.execute(statement)
             faults.reached("in-repair")
-        self.repaired = True
 
     def build_index(self) -> None:
-        """Build the R-tree over everything loaded (once, after a bulk load) and checkpoint."""
+        """Build the R-trees over everything loaded (once, after a bulk load) and checkpoint."""
         with self._writing:
             self._connection.execute(CREATE_INDEX)
             self._connection.execute("CHECKPOINT store")
@@ -190,6 +199,8 @@ class Store:
                 f"The store {self.path.name} has schema {found}, newer than this program's "
                 f"{SCHEMA_VERSION}; upgrade millesimed."
             )
+        if self.read_only:  # an older one is read as it is
+            return
         for number in range(found, SCHEMA_VERSION):
             with self.transaction() as cursor:
                 cursor.execute(MIGRATIONS[number])
@@ -266,25 +277,34 @@ class Store:
             raise of_store(self.path.name, error) from None
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file.
+        """Fold the write-ahead log into the file; waits a little for readers of an older state.
 
         Raises:
             CheckpointPostponed: a long reader keeps it from being folded in; the next time will do.
             StoreError: the disk or the database failed; what was committed is still in the log.
         """
+        until = time.monotonic() + CHECKPOINT_SECONDS
+        faults.reached("in-checkpoint")
+        while not self._folded(last=time.monotonic() >= until):
+            time.sleep(CHECKPOINT_PAUSE_SECONDS)
+
+    def _folded(self, *, last: bool) -> bool:
+        """Try one checkpoint; False where a reader is in its way and this is not the ``last``."""
         with self._writing, self._explaining():
-            faults.reached("in-checkpoint")
             try:
                 self.cursor.execute("CHECKPOINT store")
             except duckdb.TransactionException:  # so a full disk is called, the first time only
                 try:
                     self._connection.execute("CHECKPOINT store")
                 except duckdb.TransactionException as error:
+                    if not last:
+                        return False
                     text = (
                         f"Somebody reads {self.path.name} ({' '.join(str(error).split())[:200]})."
                     )
                     raise CheckpointPostponed(text) from None
             faults.reached("in-checkpoint")
+            return True
 
     def close(self) -> None:
         """Checkpoint and let go of the file; closing twice is as good as once."""
@@ -294,7 +314,8 @@ class Store:
             self._closed = True
             try:
                 faults.reached("in-checkpoint")
-                self._connection.execute("CHECKPOINT store")
+                if not self.read_only:
+                    self._connection.execute("CHECKPOINT store")
                 faults.reached("in-checkpoint")
             except duckdb.Error as error:
                 log.warning("checkpoint_failed", store=self.path.name, error=str(error)[:200])

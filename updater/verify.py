@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 
+from updater.deep import row_errors, torn_states
 from updater.reads import as_of
 from updater.store import Store
 from updater.topology import MOVED_M2
@@ -20,7 +22,9 @@ OVERLAP_M2 = 1e-6
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What ``millesimed verify`` says. ``overlaps``: pairs of polygons that share ground;
-    ``gaps``: pieces of ground the first millésime covered and the map no longer does."""
+    ``gaps``: pieces of ground the first millésime covered and the map no longer does. Of a deep
+    look: ``torn_states``, past states that are no coverage; ``row_errors``, what does not fit
+    together beside the map."""
 
     valid: bool
     polygons: int
@@ -29,14 +33,18 @@ class Verdict:
     area: float
     lineage_errors: int
     history_errors: int
+    torn_states: int = 0
+    row_errors: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain data."""
         return asdict(self)
 
 
-def verify(store: Store, *, deep: bool = False) -> Verdict:
-    """Check the map as it is now; ``deep`` also checks it as it was after every event."""
+def verify(store: Store, *, deep: bool = False, beside: Path | None = None) -> Verdict:
+    """Check the map as it is now; ``deep`` also checks every state it has had, that events, alerts,
+    messages and positions fit together, and the Sentinel-2 histories ``beside`` the store (or
+    another whose are its own)."""
     moment = store.clock()
     now = as_of(store, valid_at=moment, recorded_at=moment)
     shapes = np.array([p.geometry for p in now], dtype=object)
@@ -44,11 +52,10 @@ def verify(store: Store, *, deep: bool = False) -> Verdict:
     overlaps = 0 if coverage else _overlaps(shapes)
     gaps = _gaps(store, now)
     lineage, history = _lineage_errors(store), _history_errors(store)
-    if deep:
-        history += _torn_states(store)
-    valid = coverage and not (overlaps or gaps or lineage or history)
+    torn, rows = (torn_states(store), row_errors(store, beside)) if deep else (0, {})
+    valid = coverage and not (overlaps or gaps or lineage or history or torn or rows)
     area = float(shapely.area(shapes).sum()) if len(shapes) else 0.0
-    return Verdict(valid, len(now), overlaps, gaps, area, lineage, history)
+    return Verdict(valid, len(now), overlaps, gaps, area, lineage, history, torn, rows)
 
 
 def _overlaps(shapes: np.ndarray) -> int:
@@ -101,15 +108,3 @@ def _history_errors(store: Store) -> int:
         "HAVING count(*) > 1))"
     ).fetchone()
     return int(row[0]) if row else 0
-
-
-def _torn_states(store: Store) -> int:
-    """How many of the past states, one after each event, were no coverage."""
-    moments = store.execute(
-        "SELECT DISTINCT recorded FROM polygons WHERE event IS NOT NULL ORDER BY 1"
-    ).fetchall()
-    torn = 0
-    for (moment,) in moments:
-        shapes = [p.geometry for p in as_of(store, valid_at=store.clock(), recorded_at=moment)]
-        torn += not shapely.coverage_is_valid(np.array(shapes, dtype=object))
-    return torn

@@ -29,6 +29,7 @@ from updater.importer import load
 from updater.reads import ImageRecord, alerts_now, current_in, series_file
 from updater.store import Store
 from updater.types import MapPolygon
+from updater.verify import verify
 
 WEST, NORTH, SIDE = 501_000.0, 6_300_000.0, 60
 START = datetime(2023, 1, 3, 10, 50, tzinfo=UTC)
@@ -217,6 +218,9 @@ def test_a_damaged_history_is_a_dead_letter_that_names_the_file(store, pipeline,
     assert pipeline.handle(scene(tmp_path, 34)) is Outcome.DEAD_LETTERED
     row = store.execute("SELECT reason, message FROM dead_letters").fetchone()
     assert row[0] == "damaged-state" and path.name in row[1]
+    path.unlink()  # as it says
+    assert pipeline.handle(scene(tmp_path, 35)) is Outcome.PROCESSED
+    assert verify(store, deep=True).valid
 
 
 def test_parts_of_a_region_in_two_blocks_are_one():

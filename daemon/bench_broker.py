@@ -1,0 +1,113 @@
+"""A Kafka broker as a process of its own, on loopback, for benches and tests."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.envelope import MODELS
+from schemas.errors import UsageError
+
+PROGRAM: Final = "noida-db"
+START_SECONDS: Final = 30.0
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def available() -> bool:
+    """True where the broker binary is installed."""
+    return shutil.which(PROGRAM) is not None
+
+
+def _binary() -> str:
+    """The broker itself: the command of that name is a process before it, which dies alone."""
+    beside = Path(str(files("noida_db"))) / "noida-db"
+    beside.chmod(0o755)  # which the command does before it starts it
+    return str(beside)
+
+
+class Broker:
+    """A broker that can go away and come back, with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            UsageError: it is not installed.
+        """
+        if not available():
+            raise UsageError(
+                f"There is no {PROGRAM} here; install millesimed[test] or use the inbox."
+            )
+        command = [_binary(), "start", "--only", "kafka", "--kafka-port", str(self.port)]
+        command += ["--data-dir", str(self.folder / "broker")]
+        with (self.folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        until = time.monotonic() + START_SECONDS
+        while True:
+            admin = AdminClient({"bootstrap.servers": self.server, "log_level": 0})
+            try:
+                admin.list_topics(timeout=2)
+                return
+            except Exception:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it, or kill it."""
+        if self._process is not None:
+            self._process.kill() if kill else self._process.terminate()
+            self._process.wait(timeout=20)
+            self._process = None
+
+    def create(self, names: list[str], *, partitions: int = 1) -> None:
+        """Make topics."""
+        admin = AdminClient({"bootstrap.servers": self.server, "log_level": 0})
+        wanted = [NewTopic(name, num_partitions=partitions) for name in names]
+        for done in admin.create_topics(wanted).values():
+            done.result(timeout=20)
+
+
+@contextmanager
+def broker(folder: Path, *, partitions: int = 1) -> Iterator[str]:
+    """Start a broker with the project's topics; gives its address."""
+    with brittle_broker(folder, partitions=partitions) as found:
+        yield found.server
+
+
+@contextmanager
+def brittle_broker(folder: Path, *, partitions: int = 1) -> Iterator[Broker]:
+    """The same, to be stopped and started."""
+    found = Broker(folder)
+    try:
+        found.start()
+        found.create([topic for topic, _ in MODELS.values()], partitions=partitions)
+        yield found
+    finally:
+        found.stop()
