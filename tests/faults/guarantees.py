@@ -14,7 +14,7 @@ from tests.faults.tally import Row, rows
 
 PROMISES = (
     (
-        "Every valid event has its effect exactly once, every invalid one is kept, no alert is lost",
+        "Every valid event has its effect once, every invalid one is kept, no alert is lost",
         ("lost", "doubled"),
     ),
     ("The map is always a valid coverage", ("invalid",)),

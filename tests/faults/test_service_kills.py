@@ -134,6 +134,8 @@ def assert_worth_it(rig, wanted):
     history = wanted.history
     assert len(history["events"]) == len(rig.world.events)
     assert history["dead letters"] and history["lineage"]
+    valid = {json.loads(body)["id"] for body in rig.world.events}
+    assert not valid & {row[1] for row in history["dead letters"]}
     assert sum(row[7] > 0 for row in history["events"]) >= 0.7 * len(rig.world.events)
     told = [id_ for id_, _ in wanted.published["alerts/*.json"]]
     assert {f"{row[0]}.{row[1]}" for row in history["alerts"]} == set(told)
