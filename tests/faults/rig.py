@@ -35,6 +35,7 @@ SESSION_MS = 6_000
 DRAIN_SECONDS = 900.0
 OUTPUTS = ("changes", "alerts", "dead_letters")
 TO_TELL = 'millesimed_outbox_depth{channel="kafka"}'
+TOLD = 'millesimed_published_total{{channel="{}"'
 COMMITTED = (
     "SELECT 'event', item FROM events UNION ALL SELECT 'letter', id FROM dead_letters "
     "UNION ALL SELECT 'message', id FROM outbox"
@@ -160,9 +161,9 @@ class Rig:
             time.sleep(0.05)
 
     def until_told(self, *, seconds: float = 240.0) -> None:
-        """Wait until the broker has everything."""
+        """Wait until the broker has every message the folder has, which is told before."""
         end = time.monotonic() + seconds
-        while self.metric(TO_TELL):
+        while not 0 < self.metric(TOLD.format("folder")) == self.metric(TOLD.format("kafka")):
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.1)
 

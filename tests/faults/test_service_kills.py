@@ -97,7 +97,7 @@ def campaign(rig, whole, starter, plan):
     waiting = stream(rig.world)
     died = {True: 0, False: 0}
     for number, place in enumerate(plan):
-        due = len(rig.world.events) * (number + 1) // len(plan)
+        due = -(-len(rig.world.events) * (number + 1) // len(plan))  # one at least
         while len(rig.world.events) - len(waiting) < due:
             rig.send(waiting.pop(0))
         died[place is not None] += killed(rig, starter, place, chance)
