@@ -88,5 +88,7 @@ def test_the_page_tells_of_every_step_and_of_enough_kills_without_a_loss():
         assert any(fault.startswith(f"kill -9 {point} ") and n for fault, n in kills.items()), point
     of_service = [n for fault, n in kills.items() if fault.endswith(("(Kafka)", "(inbox)"))]
     assert sum(of_service) >= FEWEST_KILLS
+    ended = [row.fault for row in found if row.fault.startswith("a service killed")]
+    assert {fault.rsplit(" ", 1)[1] for fault in ended} == {"(Kafka)", "(inbox)"}
     assert all((row.lost, row.doubled, row.invalid, row.unopened) == (0, 0, 0, 0) for row in found)
     assert all(row.tried for row in found)

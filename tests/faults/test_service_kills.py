@@ -41,7 +41,7 @@ STEPS = (
     "in-checkpoint",
     "in-checkpoint:2",
 )
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(1200, method="thread")  # also where the database hangs
 needs_broker = pytest.mark.skipif(not available(), reason="noida-db is not installed")
 
 
@@ -268,7 +268,7 @@ def test_an_export_that_is_killed_leaves_what_was_there(small, starter, tmp_path
 
 @needs_broker
 @pytest.mark.faults
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(3600, method="thread")
 def test_a_hundred_and_thirty_kills_between_kafka_and_kafka(starter, tmp_path):
     world = made_world(tmp_path / "world", events=105)
     with broker(tmp_path) as server:
@@ -278,7 +278,7 @@ def test_a_hundred_and_thirty_kills_between_kafka_and_kafka(starter, tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(3600, method="thread")
 def test_seventy_kills_between_inbox_and_folder(starter, tmp_path):
     world = made_world(tmp_path / "world", events=56)
     rig, whole = Rig(tmp_path / "killed", world), Rig(tmp_path / "whole", world)
