@@ -20,6 +20,9 @@ from schemas.errors import UsageError
 
 PROGRAM: Final = "noida-db"
 START_SECONDS: Final = 30.0
+SAVED_SECONDS: Final = 3.0
+"""After which this broker has on disk what it confirmed; it writes about once a second, and at once
+when it is stopped. One with replicas has it when it confirms."""
 
 
 def free_port() -> int:
@@ -79,8 +82,12 @@ class Broker:
                     raise
                 time.sleep(0.2)
 
+    def settle(self) -> None:
+        """Wait until a kill would lose nothing of what it confirmed."""
+        time.sleep(SAVED_SECONDS)
+
     def stop(self, *, kill: bool = False) -> None:
-        """Stop it, or kill it."""
+        """Stop it, or kill it, which loses what it has not saved."""
         if self._process is not None:
             self._process.kill() if kill else self._process.terminate()
             self._process.wait(timeout=20)

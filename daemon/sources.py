@@ -252,8 +252,8 @@ class KafkaSource:
             self._assigned[part.partition] = False
             self._next[part.partition] = part.offset
         consumer.assign(partitions)
-        if self._paused:
-            consumer.pause(partitions)
+        # one that went away while it was paused comes back paused
+        (consumer.pause if self._paused else consumer.resume)(partitions)
         self._complaints.over()
         log.info("partitions_assigned", partitions=[p.partition for p in partitions])
 

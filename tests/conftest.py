@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from daemon.demo.landscape import DEPARTEMENT, MILLESIME
+from tests.faults.tally import failure
 from tests.scenes import SmallScene, make_small_scene
 from updater.importer import create_store
 from updater.store import Store
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A run that is counted counts what failed, too."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:  # whose reports come here as well
+        failure(report.nodeid)
 
 
 @pytest.fixture(scope="session")

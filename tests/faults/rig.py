@@ -34,6 +34,16 @@ SESSION_MS = 6_000
 """The shortest session a broker takes: a killed member is missed soon."""
 DRAIN_SECONDS = 900.0
 OUTPUTS = ("changes", "alerts", "dead_letters")
+TO_TELL = 'millesimed_outbox_depth{channel="kafka"}'
+TOLD = 'millesimed_published_total{{channel="{}"'
+COMMITTED = (
+    "SELECT 'event', item FROM events UNION ALL SELECT 'letter', id FROM dead_letters "
+    "UNION ALL SELECT 'message', id FROM outbox"
+)
+IN_HAND = [
+    f'millesimed_stage_in_progress{{stage="{stage}"}}'
+    for stage in ("locate", "detect", "plan", "commit")
+]
 
 
 @dataclass
@@ -50,8 +60,7 @@ class Rig:
     with_topics: bool = True
     port: int | None = None
     sent: int = 0
-    invalid: int = 0
-    unopened: int = 0
+    seen: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -142,6 +151,22 @@ class Rig:
             assert time.monotonic() < end, f"{name} stays below {least}: {self.log.read_text()}"
             time.sleep(0.1)
 
+    def idle(self, *, seconds: float = 240.0) -> None:
+        """Wait until no event is in hand: in no stage for a second."""
+        end, since = time.monotonic() + seconds, time.monotonic()
+        while time.monotonic() - since < 1.0:
+            assert time.monotonic() < end, self.log.read_text()
+            if any(self.metric(stage) for stage in IN_HAND):
+                since = time.monotonic()
+            time.sleep(0.05)
+
+    def until_told(self, *, seconds: float = 240.0) -> None:
+        """Wait until the broker has every message the folder has, which is told before."""
+        end = time.monotonic() + seconds
+        while not 0 < self.metric(TOLD.format("folder")) == self.metric(TOLD.format("kafka")):
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.1)
+
     @contextmanager
     def running(self, starter: Starter) -> Iterator[Running]:
         """The service while it is needed; it must end well when asked to."""
@@ -159,8 +184,9 @@ class Rig:
         ended = self.start(starter, once=True).wait(DRAIN_SECONDS)
         assert ended == 0, self.log.read_text()[-3000:]
 
-    def look(self) -> None:
-        """Open a copy of what a kill has left, with its log, and see whether it is whole."""
+    def look(self) -> dict[str, int]:
+        """Open a copy of what a kill has left, with its log, and see whether it is whole and has
+        everything it had when it was looked at before."""
         copy = self.folder / "look"
         copy.mkdir(exist_ok=True)
         for suffix in ("", ".wal"):
@@ -171,9 +197,13 @@ class Rig:
                 shutil.copy(source, target)
         try:
             with Store.open(copy / self.store.name) as store:
-                self.invalid += not verify(store).valid
+                rows = Counter(store.execute(COMMITTED).fetchall())
+                invalid = int(not verify(store).valid)
         except StoreError:
-            self.unopened += 1
+            return {"lost": 0, "doubled": 0, "invalid": 0, "unopened": 1}
+        lost, doubled = len(self.seen - set(rows)), sum(rows.values()) - len(rows)
+        self.seen = set(rows)
+        return {"lost": lost, "doubled": doubled, "invalid": invalid, "unopened": 0}
 
     def outcome(self) -> Outcome:
         """What it made of everything, without clocks; each delivery in its first copy."""

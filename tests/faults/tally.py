@@ -24,16 +24,26 @@ class Row:
     doubled: int = 0
     invalid: int = 0
     unopened: int = 0
+    failed: int = 0
+    """Tests that ended before they could count: what they would have counted is not known."""
 
 
 def tally(
     fault: str, *, tried: int, lost: int = 0, doubled: int = 0, invalid: int = 0, unopened: int = 0
 ) -> None:
     """Note a fault that was tried: events lost, effects doubled, invalid maps, unopened files."""
+    _note(Row(fault, tried, lost, doubled, invalid, unopened))
+
+
+def failure(test: str) -> None:
+    """Note a test that failed, for a page without it would say more than was found."""
+    _note(Row(f"failed: {test}", tried=0, failed=1))
+
+
+def _note(row: Row) -> None:
     place = os.environ.get(VARIABLE)
     if not place:
         return
-    row = Row(fault, tried, lost, doubled, invalid, unopened)
     line = json.dumps(asdict(row), ensure_ascii=False) + "\n"
     with Path(place).open("a", encoding="utf-8") as stream:
         stream.write(line)  # one write of less than a page: whole, whoever else writes
@@ -57,4 +67,5 @@ def _sum(a: Row, b: Row) -> Row:
         a.doubled + b.doubled,
         a.invalid + b.invalid,
         a.unopened + b.unopened,
+        a.failed + b.failed,
     )

@@ -12,11 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.tally import tally
 from tests.faults.writer import SIDE, regions_of
 from tests.map_store import content, made_store, patched
+from updater.errors import StoreError
 from updater.reads import as_of, current_in, end_of
 from updater.store import Store
 from updater.verify import verify
+
+FAULT = "kill -9 at a random instant (patching)"
+PATCHED_SECONDS = 1200.0
+"""Only a hang takes that long for a thousand patches, however busy the machine."""
 
 
 def start(path: Path, events: int) -> subprocess.Popen[bytes]:
@@ -37,6 +43,21 @@ def state(path: Path):
         return content(as_of(store, valid_at=end_of(2030))), events
 
 
+def looked_at(path: Path, done: int) -> int:
+    """Open what a kill has left, which must answer and be whole; gives how many events it has."""
+    try:
+        with Store.open(path) as store:
+            whole = bool(current_in(store, (0.0, 0.0, 300.0, 300.0))) and verify(store).valid
+            (count,) = store.execute("SELECT count(*) FROM events").fetchone()
+    except StoreError:
+        tally(FAULT, tried=1, unopened=1)
+        raise
+    tally(FAULT, tried=1, lost=max(0, done - count), invalid=int(not whole))
+    assert whole
+    assert count >= done  # nothing that was committed is lost
+    return count
+
+
 def survives(tmp_path: Path, *, kills: int, events: int, deep: bool) -> None:
     fresh, _ = made_store(tmp_path / "fresh.duckdb", seed=3, cells=600, side=SIDE)
     fresh.close()
@@ -50,18 +71,17 @@ def survives(tmp_path: Path, *, kills: int, events: int, deep: bool) -> None:
         time.sleep(chance.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with Store.open(killed) as store:  # opens, answers, is whole
-            assert current_in(store, (0.0, 0.0, 300.0, 300.0))
-            assert verify(store).valid
-            count = store.execute("SELECT count(*) FROM events").fetchone()[0]
-            assert count >= done  # nothing that was committed is lost
-            done = count
+        done = looked_at(killed, done)
     process = start(killed, events)
-    assert process.wait(timeout=280) == 0
+    assert process.wait(timeout=PATCHED_SECONDS) == 0
     with Store.open(whole) as store:
         for number in range(events):
             patched(store, number, regions_of(number))
-    assert state(killed) == state(whole)
+    (map_, found), (wanted_map, wanted) = state(killed), state(whole)
+    lost, doubled = len(set(wanted) - set(found)), len(found) - len(set(found))
+    tally(f"a store killed {kills} times and one left alone", tried=1, lost=lost, doubled=doubled)
+    assert found == wanted
+    assert map_ == wanted_map
     with Store.open(killed) as store:
         assert verify(store, deep=deep).valid
 

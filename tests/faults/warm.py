@@ -24,11 +24,14 @@ import daemon.service  # noqa: F401 - all of it imported, so that children need 
 from daemon.cli import main as millesimed
 from detectors import siamese
 
+_ended: dict[int, int] = {}
+
 
 def run(arguments: list[str], environment: dict[str, str], log: str) -> int:
     """A child that is the service; gives its process id."""
     child = os.fork()
     if child:
+        _ended.pop(child, None)  # numbers come again
         return child
     os.setsid()
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -49,9 +52,6 @@ def run(arguments: list[str], environment: dict[str, str], log: str) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-_ended: dict[int, int] = {}
 
 
 def wait(child: int, seconds: float) -> int | None:
