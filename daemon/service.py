@@ -25,6 +25,7 @@ from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
 from daemon.subscribers import Carrier, SubscriberRelay
+from daemon.supervisor import Supervisor
 from daemon.watch import Watch
 from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
@@ -64,6 +65,7 @@ class Service:
         self._calling = threading.Lock()
         self._drawing = threading.Lock()
         self._beat = monotonic()
+        self._supervisor = Supervisor()
         self._progress = progress
         self._ready = False
         self._failure: StoreError | None = None
@@ -71,6 +73,7 @@ class Service:
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
         log.info("stopping", signal=signum)
+        self._supervisor.stopping()
         self._stop.set()
 
     @property
@@ -119,6 +122,7 @@ class Service:
                 server.start()
                 stack.callback(server.stop)
             self._ready = True
+            self._supervisor.ready()
             log.info("running", stores=[s.territory for s in stores], once=self._once)
             self._loop(source, stores)
             self._ready = False
@@ -166,6 +170,7 @@ class Service:
 
     def _turn(self) -> None:
         self._beat = monotonic()
+        self._supervisor.alive()
         self.metrics.loop.set_to_current_time()
 
     def _source(self, stores: Sequence[Store]) -> Source:

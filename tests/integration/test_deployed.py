@@ -1,0 +1,136 @@
+"""The container's and the unit's command, really executed with the files that are deployed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.deployed import (
+    BESIDE,
+    DEPLOY,
+    READY_SECONDS,
+    Started,
+    can_sandbox,
+    dockerfile,
+    here,
+    instruction,
+    sandboxed,
+    unit,
+)
+from tests.integration.broker import available, broker, free_port
+from tests.scenes import announced, prepared
+from updater.store import Store
+
+EVENT_SECONDS = 150.0
+DOCKER_STOP_SECONDS = 10.0
+"""What `docker stop` grants between the stop signal and the kill."""
+
+
+@pytest.fixture
+def data(tmp_path, small_scene):
+    """What lies in the data folder: a store."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    prepared(folder, small_scene)
+    if not can_sandbox(folder):
+        pytest.skip("this machine lets no process have mounts of its own")
+    return folder
+
+
+def replaced(text, folder, **others):
+    """A deployed configuration with what is this machine's."""
+    for old, new in {folder: f"{BESIDE}/data", "0.0.0.0": "127.0.0.1", **others}.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_the_sandbox_is_one(data):
+    for refused in (["touch", "/root/x"], ["chown", "1:1", f"{BESIDE}/data"]):
+        done = subprocess.run(sandboxed(refused, data), capture_output=True, check=False)
+        assert done.returncode != 0, refused
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(not available(), reason="noida-db is not installed")
+def test_the_containers_command_serves_from_kafka_and_stops_within_its_grace(data, tmp_path):
+    port = free_port()
+    with broker(tmp_path) as server:
+        text = (DEPLOY / "millesimed.toml").read_text()
+        own = replaced(text, "/data", **{"kafka:19092": server, "port = 8460": f"port = {port}"})
+        (data / "millesimed.toml").write_text(own)
+        started = Started(here(instruction("ENTRYPOINT") + instruction("CMD")), data, port)
+        try:
+            started.wait_ready()
+            assert healthy(port)
+            stop_signal = re.search(r"^STOPSIGNAL (\w+)", dockerfile(), re.MULTILINE)[1]
+            code, seconds = started.stop(stop_signal)
+        finally:
+            started.close()
+    assert code == 0 and seconds < DOCKER_STOP_SECONDS, started.log.read_text()[-2000:]
+    assert {"running", "stopping"} <= {line["event"] for line in started.lines()}
+    assert not healthy(port)
+    with Store.open(data / "D032.duckdb") as store:
+        assert not store.repaired
+
+
+def healthy(port):
+    """What the container's health check says."""
+    program, *rest = (part.replace("8460", str(port)) for part in instruction("  CMD"))
+    done = subprocess.run([shutil.which(program), *rest], stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
+
+
+class Systemd:
+    """The socket systemd hears its services on."""
+
+    def __init__(self, folder):
+        self.path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self.heard = []
+
+    def wait(self, state, seconds=READY_SECONDS):
+        until = time.monotonic() + seconds
+        while state not in self.heard:
+            self._socket.settimeout(max(0.01, until - time.monotonic()))
+            self.heard += self._socket.recv(4096).decode().splitlines()
+
+    def close(self):
+        self._socket.close()
+
+
+def test_the_units_command_says_ready_keeps_saying_so_and_stops_in_time(
+    data, tmp_path, small_scene
+):
+    settings, port = unit(), free_port()
+    assert settings["Type"] == ["notify"]
+    text = (DEPLOY / "systemd" / "millesimed.toml").read_text()
+    own = replaced(text, "/var/lib/millesimed", **{"port = 8460": f"port = {port}"})
+    (data / "millesimed.toml").write_text(own)
+    environment = dict(line.split("=", 1) for line in settings["Environment"])
+    environment = {k: v.replace("/var/cache", f"{BESIDE}/tmp") for k, v in environment.items()}
+    systemd = Systemd(tmp_path)
+    environment |= {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "1000000"}
+    (command,) = settings["ExecStart"]
+    started = Started(here(command.split()), data, port, environment)
+    try:
+        systemd.wait("READY=1")
+        assert started.answer("/readyz") == 200
+        announced(data / "inbox", small_scene.after)
+        begun = time.monotonic()
+        while not list((data / "inbox" / "done").glob("*.json")):
+            systemd.heard.clear()
+            systemd.wait("WATCHDOG=1", seconds=1.5)  # while it detects too
+            assert time.monotonic() - begun < EVENT_SECONDS
+        code, seconds = started.stop(settings["KillSignal"][0])
+        systemd.wait("STOPPING=1", seconds=1)
+    finally:
+        started.close()
+        systemd.close()
+    assert code == 0 and seconds < int(settings["TimeoutStopSec"][0])
+    assert "event_processed" in {line["event"] for line in started.lines()}
