@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 
 from daemon import (
@@ -18,10 +19,12 @@ from daemon import (
     commands_subscriptions,
     commands_token,
 )
-from daemon.logs import configure
+from daemon.logs import as_json, configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError
 from updater.trouble import explained
+
+log = structlog.get_logger()
 
 app = typer.Typer(
     name="millesimed",
@@ -71,9 +74,12 @@ def main() -> None:
 
 
 def _failed(sentence: str, *, code: int) -> NoReturn:
-    CONSOLE.print(
-        f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    if as_json():
+        log.error("failed", message=sentence, code=code)
+    else:
+        CONSOLE.print(
+            f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
     sys.exit(code)
 
 

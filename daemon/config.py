@@ -144,6 +144,12 @@ class Settings(BaseSettings):
     batch: int = Field(default=4, ge=1, le=256, description="Tiles judged at once.")
     retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
     checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where traces go over OTLP/HTTP, as in http://localhost:4318; else what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says; without either none are made.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon import tracing
 from daemon.acquire_round import Acquirer
 from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.config import Settings
@@ -96,6 +97,7 @@ class Service:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
                     stack.callback(signal.signal, number, signal.signal(number, self.stop))
+            stack.callback(tracing.start(self.settings.otlp_endpoint))
             stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
             channels = self.channels()
             for channel in channels:
@@ -165,7 +167,6 @@ class Service:
         try:
             return work.result()
         except Interrupted:
-            log.info("event_interrupted")
             return None
 
     def _turn(self) -> None:

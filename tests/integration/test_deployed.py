@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
 import subprocess
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
+from daemon.announce import drop
 from tests.deployed import (
     BESIDE,
     DEPLOY,
@@ -121,7 +124,8 @@ def test_the_units_command_says_ready_keeps_saying_so_and_stops_in_time(
     try:
         systemd.wait("READY=1")
         assert started.answer("/readyz") == 200
-        announced(data / "inbox", small_scene.after)
+        drop(data / "inbox", "0-bad", b"{")
+        event_id = announced(data / "inbox", small_scene.after)
         begun = time.monotonic()
         while not list((data / "inbox" / "done").glob("*.json")):
             systemd.heard.clear()
@@ -133,4 +137,26 @@ def test_the_units_command_says_ready_keeps_saying_so_and_stops_in_time(
         started.close()
         systemd.close()
     assert code == 0 and seconds < int(settings["TimeoutStopSec"][0])
-    assert "event_processed" in {line["event"] for line in started.lines()}
+    told(started.lines(), event_id, data)
+
+
+def told(lines, event_id, data):
+    """Every line is an object with a time in UTC and a level; those of an event say whose."""
+    for line in lines:
+        assert datetime.fromisoformat(line["timestamp"]).utcoffset() == timedelta(0)
+        assert line["level"] in {"info", "warning"}
+    (bad,) = (line for line in lines if line["event"] == "dead_letter")
+    assert bad["path"] == "0-bad.json" and bad["failed_in"] == "validate"
+    assert "event_id" not in bad  # it could not be read
+    of_event = [line for line in lines if line.get("event_id") == event_id]
+    assert "event_processed" in {line["event"] for line in of_event}
+    for line in of_event:
+        assert line["store"] == "D032" and line["stage"] == "commit"
+        assert line["path"] == f"{event_id}.json" and line["detector"].startswith("map-guided")
+        assert line["item"] == json.loads(next(done_file(data, event_id)).read_text())["data"]["id"]
+    (end,) = (line for line in lines if line["event"] == "stopping")
+    assert not end.keys() & {"event_id", "item", "store", "stage", "path"}  # of no event
+
+
+def done_file(data, event_id):
+    return (data / "inbox" / "done").glob(f"{event_id}.json")
