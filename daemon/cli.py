@@ -16,6 +16,7 @@ from daemon import (
     commands_history,
     commands_map,
     commands_run,
+    commands_status,
     commands_subscriptions,
     commands_token,
 )
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands_run.add_to(app)
+commands_status.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
 commands_data.add_to(app)

@@ -91,6 +91,7 @@ class Metrics:
     wal_bytes: Gauge
     free_bytes: Gauge
     checkpoint_seconds: Histogram
+    checkpoint_at: Gauge
     build: Gauge
 
     def __init__(self) -> None:
