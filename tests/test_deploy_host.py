@@ -130,6 +130,6 @@ def test_the_unit_is_restarted_when_healthz_would_say_so():
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="asked where everything has to be there")
-@pytest.mark.parametrize("tool", ["hadolint", "systemd-analyze", "promtool", "unshare"])
+@pytest.mark.parametrize("tool", ["hadolint", "systemd-analyze", "promtool", "unshare", "kubectl"])
 def test_nothing_is_left_out_where_everything_has_to_be_there(tool):
     assert shutil.which(tool)
