@@ -71,6 +71,16 @@ def here(command: list[str]) -> list[str]:
     return [config if part.endswith("/millesimed.toml") else part for part in own]
 
 
+def filtered(command: list[str]) -> list[str]:
+    """The command under the unit's filter of system calls."""
+    names: list[str] = []
+    for line in unit()["SystemCallFilter"]:  # a line is allowed or denied as a whole
+        sign = "~" if line.startswith("~") else ""
+        names += [sign + name for name in line.removeprefix("~").split()]
+    script = str(Path(__file__).with_name("seccomp.py"))
+    return [sys.executable, script, *names, "--", *command]
+
+
 class Started:
     """A process and the service in it."""
 

@@ -20,6 +20,7 @@ from tests.deployed import (
     Started,
     can_sandbox,
     dockerfile,
+    filtered,
     here,
     instruction,
     sandboxed,
@@ -32,6 +33,11 @@ from updater.store import Store
 EVENT_SECONDS = 150.0
 DOCKER_STOP_SECONDS = 10.0
 """What `docker stop` grants between the stop signal and the kill."""
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd is not installed"
+)
 
 
 @pytest.fixture
@@ -107,6 +113,20 @@ class Systemd:
         self._socket.close()
 
 
+@needs_systemd
+def test_the_filter_is_one(data):
+    """What it denies is refused, what it allows works."""
+    refused = subprocess.run(
+        filtered(["chown", "0:0", str(data)]), capture_output=True, check=False
+    )
+    assert refused.returncode == 1 and b"not permitted" in refused.stderr
+    assert (
+        subprocess.run(filtered(["ls", str(data)]), capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+@needs_systemd
 def test_the_units_command_says_ready_keeps_saying_so_and_stops_in_time(
     data, tmp_path, small_scene
 ):
@@ -120,7 +140,7 @@ def test_the_units_command_says_ready_keeps_saying_so_and_stops_in_time(
     systemd = Systemd(tmp_path)
     environment |= {"NOTIFY_SOCKET": str(systemd.path), "WATCHDOG_USEC": "1000000"}
     (command,) = settings["ExecStart"]
-    started = Started(here(command.split()), data, port, environment)
+    started = Started(filtered(here(command.split())), data, port, environment)
     try:
         systemd.wait("READY=1")
         assert started.answer("/readyz") == 200
