@@ -247,6 +247,7 @@ def standing(settings: Settings, source: AcquireSettings) -> dict[str, Any]:
         "kind": source.kind,
         "every_seconds": source.every_seconds,
         "last_success": state.success,
+        "cursor": state.cursor,
         "announced": state.announced,
         "owed": debts,
         "given_up": given_up,

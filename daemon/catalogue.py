@@ -352,6 +352,12 @@ CATALOGUE: Final[dict[str, Family]] = {
         CHECKPOINT_BUCKETS,
         {"departement": _DEPARTEMENT},
     ),
+    "checkpoint_at": gauge(
+        "millesimed_checkpoint_timestamp_seconds",
+        "seconds since 1970",
+        "When a store's log was last folded into its file.",
+        {"departement": _DEPARTEMENT},
+    ),
     "build": gauge("millesimed_build_info", "1", "Version running.", {"version": (__version__,)}),
 }
 """Every metric by its attribute in ``Metrics``. The process's own (``process_*``) come from the

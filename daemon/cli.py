@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 
 from daemon import (
@@ -17,13 +18,16 @@ from daemon import (
     commands_map,
     commands_recovery,
     commands_run,
+    commands_status,
     commands_subscriptions,
     commands_token,
 )
-from daemon.logs import configure
+from daemon.logs import as_json, configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError
 from updater.trouble import explained
+
+log = structlog.get_logger()
 
 app = typer.Typer(
     name="millesimed",
@@ -34,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands_run.add_to(app)
+commands_status.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
 commands_recovery.add_to(app)
@@ -75,9 +80,12 @@ def main() -> None:
 
 
 def _failed(sentence: str, *, code: int) -> NoReturn:
-    CONSOLE.print(
-        f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
-    )
+    if as_json():
+        log.error("failed", message=sentence, code=code)
+    else:
+        CONSOLE.print(
+            f"millesimed: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
     sys.exit(code)
 
 

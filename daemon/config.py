@@ -152,6 +152,12 @@ class Settings(BaseSettings):
     outbox_days: float = Field(
         default=30.0, ge=0, description="Age from which `compact` prunes what everyone has had."
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where traces go over OTLP/HTTP, as in http://localhost:4318; else what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says; without either none are made.",
+    )
 
     @classmethod
     def settings_customise_sources(

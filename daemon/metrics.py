@@ -23,6 +23,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from daemon import journey
 from daemon.catalogue import CATALOGUE
 from daemon.families import STAGES, Family, Kind
 from daemon.gpu import GpuCollector
@@ -90,6 +91,7 @@ class Metrics:
     wal_bytes: Gauge
     free_bytes: Gauge
     checkpoint_seconds: Histogram
+    checkpoint_at: Gauge
     build: Gauge
 
     def __init__(self) -> None:
@@ -126,12 +128,14 @@ class Metrics:
 
     @contextmanager
     def stage(self, name: str, *, acquired: datetime | None = None) -> Iterator[None]:
-        """Count an event through one stage: in, in progress, seconds, out, failures, heartbeat."""
+        """Count an event through one stage: in, in progress, seconds, out, failures; logs and
+        traces name it meanwhile."""
         self.stage_started.labels(name).inc()
         self.stage_in_progress.labels(name).inc()
         started = perf_counter()
         try:
-            yield
+            with journey.stage(name):
+                yield
         except BaseException:
             self.stage_failures.labels(name).inc()
             raise

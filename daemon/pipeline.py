@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from daemon.assets import assert_unchanged
 from daemon.config import Settings
+from daemon.journey import about, journey
 from daemon.locate import Located, locate, locate_alone, stores_of
 from daemon.metrics import Metrics
 from daemon.sources import Message
@@ -93,6 +94,7 @@ class Pipeline:
         self._stopping = stopping
         self._progress = progress
 
+    @journey
     def handle(self, message: Message) -> Outcome:
         """Take one message all the way.
 
@@ -106,8 +108,8 @@ class Pipeline:
             with self._metrics.stage("validate"):
                 event = self._validate(message)
             self._metrics.acquired("validate", event.item.acquired)
-            with structlog.contextvars.bound_contextvars(event_id=event.id):
-                outcome = self._apply(event, message)
+            about(event_id=event.id, item=event.item.id)
+            outcome = self._apply(event, message)
         except (StoreError, Interrupted):
             raise
         except (MillesimedError, DetectionError) as error:
@@ -119,6 +121,7 @@ class Pipeline:
             text = f"The event failed unexpectedly ({type(error).__name__}: {str(error)[:200]})."
             outcome = self._dead_letter(message, event, "internal", text)
         self._metrics.events.labels(outcome.value).inc()
+        about(outcome=outcome.value)
         return outcome
 
     def _validate(self, message: Message) -> AcquisitionEvent:
@@ -143,6 +146,7 @@ class Pipeline:
         return Outcome.PROCESSED
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> None:
+        about(store=store.territory)
         acquired = event.item.acquired
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
@@ -152,6 +156,7 @@ class Pipeline:
         with stage("detect", acquired=acquired):
             look = self._observe if alone else self._detect
             judged = self._sealed(located, lambda: look(store, event, located))
+            about(detector=judged.detector)
         faults.reached("after-detect")
         with stage("plan", acquired=acquired):
             effect = self._plan(store, event, located, judged, message)
@@ -167,6 +172,7 @@ class Pipeline:
 
     def _check_stop(self) -> None:
         if self._stopping():
+            log.info("event_interrupted")
             raise Interrupted
 
     def _tick(self, stage: str, done: int, total: int) -> None:
@@ -262,7 +268,6 @@ class Pipeline:
         told = [step.after for step in effect.alerts if step.told]
         log.info(
             "event_processed",
-            departement=store.territory,
             changed=len(patch.pieces),
             polygons=len(patch.created),
             alerts=len(told),
@@ -277,7 +282,7 @@ class Pipeline:
             fresh = commit.commit_dead_letter(self._stores[0], letter)
         if fresh:
             self._metrics.dead_letters.labels(reason).inc()
-        log.warning("dead_letter", reason=reason, message=text, path=message.origin.path)
+        log.warning("dead_letter", reason=reason, message=text)
         return Outcome.DEAD_LETTERED
 
     def _now(self) -> Any:  # noqa: ANN401 - datetime of the store's clock

@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from daemon import tracing
 from daemon.acquire_round import Acquirer
 from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.backups import Backups
@@ -26,6 +27,7 @@ from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Source
 from daemon.subscribers import Carrier, SubscriberRelay
+from daemon.supervisor import Supervisor
 from daemon.watch import Watch
 from daemon.webhook import WebhookCarrier
 from detectors.types import Progress
@@ -68,6 +70,7 @@ class Service:
         self._calling = threading.Lock()
         self._drawer = Drawer(settings.outbox_folder() / "chips", self._stop.is_set)
         self._beat = monotonic()
+        self._supervisor = Supervisor()
         self._progress = progress
         self._ready = False
         folder = settings.backup_folder
@@ -77,6 +80,7 @@ class Service:
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
         log.info("stopping", signal=signum)
+        self._supervisor.stopping()
         self._stop.set()
 
     @property
@@ -99,6 +103,7 @@ class Service:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
                     stack.callback(signal.signal, number, signal.signal(number, self.stop))
+            stack.callback(tracing.start(self.settings.otlp_endpoint))
             stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
             channels = self.channels()
             for channel in channels:
@@ -126,6 +131,7 @@ class Service:
                 server.start()
                 stack.callback(server.stop)
             self._ready = True
+            self._supervisor.ready()
             log.info("running", stores=[s.territory for s in stores], once=self._once)
             self._loop(source, stores)
             self._ready = False
@@ -168,11 +174,11 @@ class Service:
         try:
             return work.result()
         except Interrupted:
-            log.info("event_interrupted")
             return None
 
     def _turn(self) -> None:
         self._beat = monotonic()
+        self._supervisor.alive()
         self.metrics.loop.set_to_current_time()
 
     def _source(self, stores: Sequence[Store]) -> Source:

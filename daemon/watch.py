@@ -98,7 +98,9 @@ class Watch:
 
     def _files(self, store: Store) -> None:
         name, log_file = store.territory, store.path.with_name(store.path.name + ".wal")
-        self._metrics.store_bytes.labels(name).set(store.path.stat().st_size)
+        file = store.path.stat()
+        self._metrics.store_bytes.labels(name).set(file.st_size)
+        self._metrics.checkpoint_at.labels(name).set(file.st_mtime)  # commits go to the log
         self._metrics.free_bytes.labels(name).set(shutil.disk_usage(store.path.parent).free)
         size = 0
         with suppress(FileNotFoundError):  # folded in since the last commit

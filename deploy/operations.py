@@ -349,6 +349,12 @@ def _machine() -> list[series.Panel]:
             (quantile(0.95, "millesimed_checkpoint_seconds", "departement"), place),
         ),
         lines(
+            "Since the last checkpoint",
+            "How long the log has not been folded into the file; one that stays empty needs none.",
+            SECONDS,
+            (f"time() - millesimed_checkpoint_timestamp_seconds{WHERE}", place),
+        ),
+        lines(
             "Running since, by version",
             "Seconds since the start of each process.",
             SECONDS,

@@ -71,6 +71,7 @@ def prometheus(folder, target):
     settings["rule_files"] = [str(PROMETHEUS / name) for name in settings["rule_files"]]
     (job,) = settings["scrape_configs"]
     job["static_configs"] = [{"targets": [target]}]
+    del job["dns_sd_configs"]  # names of a network of containers
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
     port = free_port()
     with (folder / "prometheus.log").open("wb") as log:
