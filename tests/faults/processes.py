@@ -16,6 +16,8 @@ from typing import Protocol
 from updater.faults import POINTS, VARIABLE
 
 ROOT = Path(__file__).parents[2]
+END_SECONDS = 120.0
+"""Only a hang takes that long to end, however busy the machine."""
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -40,7 +42,7 @@ class Starter(Protocol):
 def kill(process: Running) -> int:
     """``kill -9``; gives how it ended."""
     os.kill(process.pid, signal.SIGKILL)
-    ended = process.wait(20)
+    ended = process.wait(END_SECONDS)
     assert ended is not None
     return ended
 
@@ -134,4 +136,4 @@ def warm() -> Iterator[Warm]:
         yield Warm(process)
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(20)
+        process.wait(END_SECONDS)

@@ -14,7 +14,7 @@ from tests.faults.outcome import without_clocks
 from tests.faults.processes import Cold, kill, warm
 from tests.faults.rig import Rig
 from tests.faults.tally import tally
-from tests.faults.world import made_world, stream
+from tests.faults.world import made_world, poison, stream
 from tests.integration.broker import available, broker
 from tests.map_store import content
 from tests.receivers import Receiver
@@ -168,6 +168,31 @@ def test_a_process_of_its_own_dies_at_its_step_too(small, tmp_path):
     with Store.open(rig.store) as store:
         assert store.execute("SELECT count(*) FROM events").fetchone() == (1,)
         assert verify(store, deep=True).valid
+
+
+@needs_broker
+def test_what_can_have_no_effect_is_kept_once_wherever_the_service_is_killed(
+    small, starter, tmp_path
+):
+    steps = ("after-read", "in-transaction", "after-commit", "before-offset-commit", "in-relay:2")
+    with broker(tmp_path) as server:
+        rig = Rig(tmp_path / "killed", small, server)
+        for number, step in enumerate(steps):
+            rig.send([poison(small, number), b"another %d" % number])
+            assert killed(rig, starter, step, random.Random(number))
+        rig.drain(starter)
+        found = rig.outcome()
+    kept = [row[0] for row in found.history["dead letters"]]
+    told = [id_ for id_, _ in found.published["dead_letters"]]
+    lost, doubled = 2 * len(steps) - len(kept), len(kept) - len(set(kept))
+    tally(
+        "kill -9 while a dead letter is kept (Kafka)",
+        tried=len(steps),
+        lost=max(0, lost) + len(set(kept) - set(told)),
+        doubled=max(0, -lost) + doubled,
+    )
+    assert lost == doubled == 0
+    assert sorted(told) == sorted(kept)
 
 
 @needs_broker
