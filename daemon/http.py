@@ -94,7 +94,7 @@ class HttpServer:
 
     def __init__(self, app: FastAPI, settings: HttpSettings) -> None:
         config = uvicorn.Config(
-            app, host=settings.host, port=settings.port, log_level="warning", access_log=False
+            app, host=settings.host, port=settings.port, log_level="error", access_log=False
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
