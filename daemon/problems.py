@@ -65,8 +65,10 @@ def _one_line(text: str) -> str:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: these statuses are answered with a problem."""
+    """For OpenAPI: these statuses are answered with a problem. Where a token may be wrong (401) it
+    may be right and lack the scope (403)."""
     schema = Problem.model_json_schema()
+    statuses = tuple(sorted({*statuses, *([403] if 401 in statuses else [])}))
     return {
         status: {
             "description": HTTPStatus(status).phrase,
