@@ -26,7 +26,7 @@ from pydantic import (
 from schemas.acquisition import TERRITORY_PATTERN, Departement
 from schemas.policy import Sensor
 
-SECRET_PREFIX: Final = "MILLESIMED_ACQUIRE"
+SECRET_PREFIX: Final = "MILLESIMED_ACQUIRE"  # noqa: S105 - a name
 SECRET_WORDS: Final = ("password", "secret", "token", "access_key", "client_secret")
 PLACE: Final = ("url", "collections", "catalogue", "subscription", "resource", "folder", "bucket")
 """Settings that say which place it is; the others only choose from it."""

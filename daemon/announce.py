@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pystac
-import rasterio
 import shapely
 from cloudevents.core.bindings.kafka import KafkaMessage
 from cloudevents.core.v1.event import CloudEvent
 from pyproj import CRS
-from rasterio.errors import RasterioError
 from shapely.geometry import box, mapping
 
 from daemon.config import KafkaSettings
 from daemon.files import write_durably
+from detectors.errors import DetectionError
+from detectors.raster import open_dataset
 from schemas.acquisition import AcquisitionItem
 from schemas.envelope import ACQUISITION_TYPE, cloud_event, to_kafka, to_structured
 from schemas.errors import MillesimedError
@@ -78,20 +78,14 @@ def item_of(
     image twice is one event.
 
     Raises:
-        CannotAnnounce: unreadable, or without a CRS.
+        CannotAnnounce: no image the service would open, or without a CRS.
     """
     try:
-        with rasterio.open(path) as image:
-            if image.crs is None:
-                raise CannotAnnounce(
-                    f"{path.name} has no CRS; write one, EPSG:2154 for Lambert-93."
-                )
+        with open_dataset(path) as image:  # which the service will open too: no format but its own
             crs = CRS.from_user_input(image.crs)
             bounds, shape, transform = image.bounds, image.shape, image.transform
-    except RasterioError as error:
-        raise CannotAnnounce(
-            f"{path.name} cannot be read as an image ({str(error)[:120]}); check the file."
-        ) from None
+    except DetectionError as error:
+        raise CannotAnnounce(str(error)) from None
     authority = crs.to_authority(min_confidence=25)
     code = ":".join(authority) if authority else None
     edge = shapely.segmentize(box(*bounds), (bounds.right - bounds.left) / _EDGE_POINTS)
@@ -122,8 +116,10 @@ def item_of(
         ),
     )
     if elevation is not None:
-        if not elevation.is_file():
-            raise CannotAnnounce(f"There is no surface model {elevation}; check the path.")
+        try:
+            open_dataset(elevation, allow_no_crs=True).close()
+        except DetectionError as error:
+            raise CannotAnnounce(f"The surface model is none: {error}") from None
         asset = pystac.Asset(href=elevation.resolve().as_uri(), roles=["data"])
         item.add_asset("elevation", asset)
     return item
@@ -176,6 +172,7 @@ def to_topic(item: pystac.Item, settings: KafkaSettings) -> str:
 
     Raises:
         CannotAnnounce: the broker did not take it.
+        UsageError: an option that the client does not know or take.
     """
     return produce(to_kafka(_event(item)), settings)
 
@@ -185,11 +182,14 @@ def produce(record: KafkaMessage, settings: KafkaSettings) -> str:
 
     Raises:
         CannotAnnounce: the broker did not take it.
+        UsageError: an option that the client does not know or take.
     """
     from confluent_kafka import Producer
 
+    from daemon.kafka_errors import QUIET, made
+
     problems: list[str] = []
-    producer = Producer({"bootstrap.servers": settings.servers, **settings.options})
+    producer = made(Producer, {"bootstrap.servers": settings.servers, **QUIET, **settings.options})
     producer.produce(
         settings.acquisitions,
         value=record.value,

@@ -13,7 +13,8 @@ from daemon.served import Behind, Departement, Page, PageNumber, page_of
 from daemon.tokens import needs
 from schemas.alert import Alert, AlertKind, AlertState
 from updater.alert_rows import message
-from updater.alert_search import Asked, order, search
+from updater.alert_search import Asked
+from updater.alert_search import page as page_in
 from updater.reads import Bounds
 from updater.review import alert_history, find_alert, reject_alert
 
@@ -85,10 +86,8 @@ def alerts(  # noqa: PLR0913, PLR0917 - each argument is a filter
         bbox=_bounds(bbox),
         since=since,
     )
-    found = [(r, store) for store in behind.some(departement) for r in search(store, asked)]
-    found.sort(key=lambda pair: order(pair[0]))
-    shown = found[(page - 1) * PAGE : page * PAGE]
-    place = page_of(request, len(found), page, PAGE)
+    total, shown = page_in(behind.some(departement), asked, page, PAGE)
+    place = page_of(request, total, page, PAGE)
     return Alerts(
         **dict(place),
         alerts=[message(r, departement=store.territory, crs=store.crs) for r, store in shown],

@@ -1,7 +1,7 @@
 """HTTP: subscriptions made, read, changed and ended by whoever holds a token for it.
 
-A token with the scope ``subscribe`` sees and changes all subscriptions, never a signing key but
-the one it has just made.
+A token with the scope ``subscribe`` sees and changes the subscriptions that were made with it, one
+with ``admin`` all of them; neither ever sees a signing key but the one it has just made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.config import Scope
 from daemon.problems import problems
 from daemon.served import Behind, Departement, Page, PageNumber, Served, base, page_of
 from daemon.subscribers import Failed, replay
-from daemon.tokens import needs
+from daemon.tokens import Caller, needs
 from daemon.webhook import WebhookCarrier
 from daemon.wishes import WishPart, check, merged
 from schemas.subscription import ChannelKind, Subscription, Wish
@@ -43,12 +43,10 @@ and there are forty for all requests together."""
 CALLS: Final = threading.BoundedSemaphore(MOST_CALLS)
 BUSY_SECONDS: Final = 10
 KEY: Final = "The webhook's signing key where a new one was made; it is not shown again."
+SUBSCRIBE: Final = Depends(needs(Scope.SUBSCRIBE))
+Whoever = Annotated[Caller, SUBSCRIBE]
 
-router = APIRouter(
-    prefix="/subscriptions",
-    tags=["subscriptions"],
-    dependencies=[Depends(needs(Scope.SUBSCRIBE))],
-)
+router = APIRouter(prefix="/subscriptions", tags=["subscriptions"], dependencies=[SUBSCRIBE])
 
 
 class SubscriptionView(Wish):
@@ -57,6 +55,9 @@ class SubscriptionView(Wish):
     id: str
     active: bool = Field(description="False once it has ended.")
     departement: str = Field(description="Whose map it is about.")
+    owner: str | None = Field(
+        description="Name of the token it was made with; none where it was made at the machine."
+    )
 
 
 class Subscribed(SubscriptionView):
@@ -98,6 +99,7 @@ class Replayed(BaseModel):
 @router.post("", status_code=201, responses=problems(400, 401, 403, 413, 422, 429))
 def subscribe(
     behind: Behind,
+    caller: Whoever,
     request: Request,
     response: Response,
     wish: Wish,
@@ -109,7 +111,7 @@ def subscribe(
     says which it is about, or the territories named do: one that knows them all."""
     check(behind, wish)
     store = _store_for(behind, wish, departement)
-    made = accepted(wish)
+    made = accepted(wish, owner=caller.name)
     try:
         save(store, made)
     except NotFound as error:
@@ -121,16 +123,18 @@ def subscribe(
 @router.get("", responses=problems(401, 403, 413, 422, 429))
 def every(
     behind: Behind,
+    caller: Whoever,
     request: Request,
     departement: Departement = None,
     ended: Annotated[bool, Query(description="Those that have ended too.")] = False,
     page: PageNumber = 1,
 ) -> Subscriptions:
-    """Subscriptions, by id."""
+    """Subscriptions made with this token, by id; all of them for an admin."""
     found = [
         (wanted, store)
         for store in behind.some(departement)
         for wanted in subscriptions(store, active=not ended)
+        if caller.may_see(wanted.owner)
     ]
     shown = found[(page - 1) * PAGE : page * PAGE]
     return Subscriptions(
@@ -140,16 +144,16 @@ def every(
 
 
 @router.get("/{subscription}", responses=problems(401, 403, 404, 413, 422, 429))
-def one(behind: Behind, subscription: str) -> SubscriptionView:
+def one(behind: Behind, caller: Whoever, subscription: str) -> SubscriptionView:
     """One subscription."""
-    store, found = _found(behind, subscription)
+    store, found = _found(behind, caller, subscription)
     return _view(store, found)
 
 
 @router.patch("/{subscription}", responses=problems(400, 401, 403, 404, 409, 413, 422, 429))
-def amend(behind: Behind, subscription: str, part: WishPart) -> Subscribed:
+def amend(behind: Behind, caller: Whoever, subscription: str, part: WishPart) -> Subscribed:
     """Change what a subscription asks for; it is judged as a whole. A null takes the default."""
-    store, found = _found(behind, subscription)
+    store, found = _found(behind, caller, subscription)
     given = part.model_dump(mode="json", exclude_unset=True)
     check(behind, merged(found, given), found)
     made: list[str] = []
@@ -168,20 +172,21 @@ def amend(behind: Behind, subscription: str, part: WishPart) -> Subscribed:
 
 
 @router.delete("/{subscription}", status_code=204, responses=problems(401, 403, 404, 413, 422, 429))
-def finish(behind: Behind, subscription: str) -> None:
+def finish(behind: Behind, caller: Whoever, subscription: str) -> None:
     """End a subscription: nothing more is sent. A second time changes nothing."""
-    store, found = _found(behind, subscription)
+    store, found = _found(behind, caller, subscription)
     end(store, found.id)
 
 
 @router.post("/{subscription}/rotate", responses=problems(401, 403, 404, 409, 413, 422, 429))
 def rotate(
     behind: Behind,
+    caller: Whoever,
     subscription: str,
     drop_old: Annotated[bool, Query(description="Stop signing with the older key.")] = False,
 ) -> Keys:
     """Give a webhook a new key; both sign until the old one is dropped."""
-    store, _ = _found(behind, subscription)
+    store, _ = _found(behind, caller, subscription)
 
     def next_form(known: Subscription) -> Subscription:
         _refuse_no_webhook(known)
@@ -194,9 +199,9 @@ def rotate(
 @router.post(
     "/{subscription}/test", responses=problems(401, 403, 404, 409, 413, 422, 429, 502, 503)
 )
-def test(behind: Behind, subscription: str) -> Tested:
+def test(behind: Behind, caller: Whoever, subscription: str) -> Tested:
     """Send a signed test message to a webhook; 502 says why it was not taken."""
-    store, found = _found(behind, subscription)
+    store, found = _found(behind, caller, subscription)
     _refuse_no_webhook(found)
     try:
         with _calling(behind) as carrier:
@@ -207,22 +212,27 @@ def test(behind: Behind, subscription: str) -> Tested:
 
 
 @router.post("/{subscription}/replay", responses=problems(401, 403, 404, 409, 413, 422, 429, 503))
-def again(behind: Behind, subscription: str) -> Replayed:
+def again(behind: Behind, caller: Whoever, subscription: str) -> Replayed:
     """Send once more, in order, what a webhook did not take for three days, until it refuses."""
-    store, found = _found(behind, subscription)
+    store, found = _found(behind, caller, subscription)
     _refuse_no_webhook(found)
     with _calling(behind) as carrier:
         taken, parked = replay(store, carrier, subscription)
     return Replayed(id=subscription, taken=taken, parked=parked)
 
 
-def _found(behind: Served, subscription: str) -> tuple[Store, Subscription]:
+def _found(behind: Served, caller: Caller, subscription: str) -> tuple[Store, Subscription]:
+    """A subscription the caller may see; one of somebody else is not there."""
+    nothing = HTTPException(
+        404, "There is no subscription of that id; GET /subscriptions lists them."
+    )
     try:
-        return behind.holding(lambda store: find(store, subscription))
+        store, found = behind.holding(lambda store: find(store, subscription))
     except NotFound:
-        raise HTTPException(
-            404, "There is no subscription of that id; GET /subscriptions lists them."
-        ) from None
+        raise nothing from None
+    if not caller.may_see(found.owner):
+        raise nothing
+    return store, found
 
 
 def _store_for(behind: Served, wish: Wish, departement: str | None) -> Store:

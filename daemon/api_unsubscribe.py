@@ -13,7 +13,6 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse
 
-from daemon.config import Scope
 from daemon.problems import problems
 from daemon.served import Behind, Served
 from daemon.tokens import needs
@@ -45,7 +44,7 @@ HEADERS: Final = {
 """The address is a key: it is neither kept, nor handed on, nor listed; no other page may frame the
 button."""
 ADDRESS: Final = "/subscriptions/{subscription}/unsubscribe/{token}"
-OPEN: Final = Depends(needs(Scope.READ))
+OPEN: Final = Depends(needs(None))
 router = APIRouter(tags=["unsubscribe"], default_response_class=HTMLResponse)
 
 

@@ -106,7 +106,7 @@ def reference_add(
     footprints = []
     with Store.open(store_path(db)) as store, bar("reference") as progress:
         for done, path in enumerate(images, start=1):
-            item = item_of(path, acquired=when(acquired), sensor=sensor)
+            item = item_of(path, acquired=when(acquired), sensor=sensor, elevation=elevation)
             footprint = reproject(shape(item.geometry), WGS84, store.crs)
             footprints.append(footprint)
             add_image(

@@ -13,7 +13,7 @@ from daemon.options import Config, Db, Json, moment, store_path
 from daemon.output import emit, show_figures
 from schemas.errors import MillesimedError, UsageError
 
-TOKEN = "MILLESIMED_TOKEN"
+TOKEN = "MILLESIMED_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable of the token a command shows a service: an argument could be read by every
 user of the machine."""
 ASK_SECONDS = 3600.0

@@ -68,7 +68,7 @@ def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
         "name": name,
         "channel": channel,
         "territories": territory or [],
-        "polygon": json.loads(polygon.read_text()) if polygon else None,
+        "polygon": _geometry(polygon) if polygon else None,
         "url": url,
         "address": address,
         "rhythm": rhythm,
@@ -91,6 +91,13 @@ def add(  # noqa: PLR0913, PLR0917 - each argument is a flag
         emit(figures)
     else:
         show_figures("Subscribed", figures)
+
+
+def _geometry(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UsageError(f"{path} is no GeoJSON geometry; check the file.") from None
 
 
 def list_(db: Db = None, json_: Json = False) -> None:

@@ -7,6 +7,7 @@ variables start with ``MILLESIMED_``, nested keys are joined by two underscores
 
 from __future__ import annotations
 
+import re
 import tomllib
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -14,7 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from daemon.acquire_settings import AcquireSettings
 from schemas.envelope import (
@@ -40,7 +46,9 @@ class KafkaSettings(BaseModel):
     alerts: str = Field(default=TOPIC_ALERTS, description="Topic of alerts.")
     dead_letters: str = Field(default=TOPIC_DEAD_LETTERS, description="Topic of dead letters.")
     options: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="Further librdkafka settings, as in security.protocol."
+        default_factory=dict,
+        repr=False,  # it may hold a password
+        description="Further librdkafka settings, as in security.protocol.",
     )
 
 
@@ -94,6 +102,10 @@ class HttpSettings(BaseModel):
     tokens: dict[str, TokenSettings] = Field(
         default_factory=dict,
         description="Bearer tokens by name; without any nothing may be written.",
+    )
+    public_read: bool = Field(
+        default=True,
+        description="Alerts and feeds are read without a token; false wants one with scope read.",
     )
 
 
@@ -218,6 +230,13 @@ def load(path: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - 
         where = ".".join(str(part) for part in problem["loc"])
         origin = f" in {source}" if source else ""
         raise UsageError(f"Configuration{origin}: {where}: {problem['msg']}.") from None
+    except SettingsError as error:  # a variable of the environment that is to hold JSON
+        found = re.search(r'field "(\w+)"', str(error))
+        name = f"MILLESIMED_{found[1].upper()}" if found else "A MILLESIMED_ variable"
+        raise UsageError(
+            f"Configuration: {name} in the environment is no JSON; correct it, or set its parts "
+            "one by one, as in MILLESIMED_KAFKA__SERVERS."
+        ) from None
     given = {name: value for name, value in flags.items() if value is not None}
     return settings.model_copy(update=given)
 

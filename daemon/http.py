@@ -9,17 +9,17 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse, Response
+from fastapi import Depends, FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from daemon import __version__, api, problems
 from daemon.addresses import Network
 from daemon.backups import Backups
-from daemon.config import HttpSettings
+from daemon.config import HttpSettings, Scope
 from daemon.metrics import Metrics
 from daemon.served import Served
-from daemon.tokens import Gate
+from daemon.tokens import Gate, needs
 from schemas.errors import MillesimedError
 from updater.store import Store
 
@@ -62,8 +62,10 @@ def application(
     """The HTTP application of a running service; ``allowed`` are networks that webhooks may call
     though they are not public, ``backups`` where a request for one goes."""
     settings = settings or HttpSettings()
-    app = FastAPI(title="millesimed", version=__version__, docs_url=None, redoc_url=None)
-    app.state.gate = Gate(settings.tokens)
+    app = FastAPI(
+        title="millesimed", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.gate = Gate(settings.tokens, public_read=settings.public_read)
     app.state.served = Served(stores, settings.public_url, allowed, backups)
     problems.add_to(app)
 
@@ -87,8 +89,24 @@ def application(
         """Prometheus exposition."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    @app.get("/openapi.json", dependencies=[Depends(needs(Scope.READ))], include_in_schema=False)
+    def description() -> JSONResponse:
+        """What there is."""
+        return JSONResponse(app.openapi())
+
     app.include_router(api.router)
+    if not settings.public_read:
+        _ask_for_tokens(app.openapi())
     return app
+
+
+def _ask_for_tokens(document: dict[str, Any]) -> None:
+    """Take back, in an OpenAPI description, that reading needs no token; a link that is a key of
+    its own stays open."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            if "security" in operation and "{token}" not in path:
+                operation["security"] = [needed for needed in operation["security"] if needed]
 
 
 class HttpServer:
@@ -99,7 +117,7 @@ class HttpServer:
             app,
             host=settings.host,
             port=settings.port,
-            log_level="warning",
+            log_level="error",
             log_config=None,  # its lines take the form of all others
             access_log=False,
         )

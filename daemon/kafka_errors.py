@@ -63,7 +63,7 @@ class Complaints:
             "kafka_error",
             client=self._client,
             code=name,
-            error=error.str(),
+            error=said(error),
             advice=_ADVICE.get(error.code()),
         )
 
@@ -72,6 +72,12 @@ class Complaints:
         if self._said:
             log.info("kafka_answers_again", client=self._client, after=sorted(self._said))
             self._said.clear()
+
+
+def said(error: KafkaError) -> str:
+    """What an error says, without a word of the broker's where it judged a login: it may repeat
+    what it was sent."""
+    return "login refused" if _ADVICE.get(error.code()) is _LOGIN else error.str()
 
 
 def made(client: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -193,9 +193,8 @@ class MailCarrier:
         message.set_content(letter.text, cte="quoted-printable")
         message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
         message["Content-Language"] = wanted.language  # last: content takes such headers away
-        if picture is not None:
-            html = message.get_body(("html",))
-            assert isinstance(html, EmailMessage)
+        html = message.get_body(("html",))
+        if picture is not None and isinstance(html, EmailMessage):
             cid = f"<{self._cid(number)}>"
             html.add_related(
                 picture, "image", "png", cid=cid, filename="map.png", disposition="inline"

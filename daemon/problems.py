@@ -22,10 +22,13 @@ log = structlog.get_logger()
 MEDIA: Final = "application/problem+json"
 MOST_BODY: Final = 1_000_000
 """Bytes of a request: a wish with a polygon of 10 000 vertices has less than half of it."""
+MOST_DETAIL: Final = 1000
+"""Characters of a sentence: what callers sent may stand in it, however long it was."""
 MOST_DROPPED: Final = 4_000_000
 """Bytes read and dropped before a body that is too large is refused: a client that is still sending
 when the connection closes would not see the answer."""
 SENTENCES: Final = {
+    400: "The body cannot be read; send what /openapi.json describes for this address.",
     404: "There is nothing at this address; /openapi.json lists what there is.",
     405: "This address does not take that method; /openapi.json lists what there is.",
     413: f"A request has at most {MOST_BODY:,} bytes; send less.",
@@ -49,14 +52,23 @@ class Problem(BaseModel):
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer."""
-    found = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    found = Problem(title=HTTPStatus(status).phrase, status=status, detail=_one_line(detail))
     body = found.model_dump_json()
     return Response(body, status, headers=dict(headers or {}), media_type=MEDIA)
 
 
+def _one_line(text: str) -> str:
+    """A sentence without line breaks and control characters; a long one without its middle."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    half = MOST_DETAIL // 2
+    return words if len(words) <= MOST_DETAIL else f"{words[:half]}…{words[-half + 1 :]}"
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: these statuses are answered with a problem."""
+    """For OpenAPI: these statuses are answered with a problem. Where a token may be wrong (401) it
+    may be right and lack the scope (403)."""
     schema = Problem.model_json_schema()
+    statuses = tuple(sorted({*statuses, *([403] if 401 in statuses else [])}))
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -90,7 +102,7 @@ def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     detail = str(error.detail)
-    if detail == HTTPStatus(error.status_code).phrase:  # the framework's own words
+    if not detail.endswith("."):  # the framework's own words
         detail = SENTENCES.get(error.status_code, f"{detail}.")
     return problem(error.status_code, detail, error.headers)
 

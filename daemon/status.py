@@ -24,7 +24,7 @@ SOURCES: Final = "millesimed_acquire_owed", "source"
 DETECTORS: Final = "millesimed_flagged_ratio", "detector"
 GPUS: Final = "millesimed_gpu_memory_total_bytes", "gpu"
 """Series that are there for each of them, and the label it is called by."""
-ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - nothing is bound
 """Addresses a service listens on everywhere, and the one to ask on this machine."""
 
 

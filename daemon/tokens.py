@@ -27,7 +27,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from daemon.config import Scope, TokenSettings
 from schemas.errors import UsageError
 
-TOKEN_PREFIX: Final = "msm_"
+TOKEN_PREFIX: Final = "msm_"  # noqa: S105 - what all of them begin with
 """So that a scanner for leaked secrets knows one when it sees it."""
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A bare key of TOML, so that what is printed can be pasted."""
@@ -88,6 +88,18 @@ class Buckets:
         return missing / rate.per_second if missing > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the name of the token, none without one, and whether it is an admin's."""
+
+    name: str | None
+    is_admin: bool = False
+
+    def may_see(self, owner: str | None) -> bool:
+        """True for what was made with the caller's own token, and for an admin."""
+        return self.is_admin or (self.name is not None and owner == self.name)
+
+
 @dataclass(slots=True)
 class Gate:
     """Lets callers in by their token, not too often."""
@@ -95,33 +107,35 @@ class Gate:
     tokens: Mapping[str, TokenSettings] = field(default_factory=dict)
     by_token: Buckets = field(default_factory=lambda: Buckets(TOKEN_RATE))
     by_address: Buckets = field(default_factory=lambda: Buckets(ADDRESS_RATE))
+    public_read: bool = True
+    """What ``read`` allows needs no token."""
 
-    def admit(self, token: str | None, client: str, scope: Scope) -> str | None:
-        """Count a call and let it pass; gives the name of its token. What ``read`` allows needs
-        none, but one that is sent must be known.
+    def admit(self, token: str | None, client: str, scope: Scope | None) -> str | None:
+        """Count a call and let it pass; gives the name of its token. Without a ``scope``, and for
+        reading where that is public, none is needed, but one that is sent must be known.
 
         Raises:
             HTTPException: 401, 403 or 429, with the headers that go with it.
         """
         name = self.name_of(token)
         _count(self.by_address, site(client)) if name is None else _count(self.by_token, name)
+        is_open = scope is None or (scope is Scope.READ and self.public_read)
         if name is not None:
-            scopes = self.tokens[name].scopes
-            if scope is not Scope.READ and not {scope, Scope.ADMIN} & set(scopes):
+            if not is_open and not {scope, Scope.ADMIN} & set(self.tokens[name].scopes):
                 raise HTTPException(
                     403,
                     f"This token may not do that; take one with the scope {scope.value!r}.",
                     {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'},
                 )
             return name
-        if token is None and scope is Scope.READ:
+        if token is None and is_open:
             return None
         if not self.tokens:
             raise HTTPException(
                 403,
-                "This service has no tokens, so nothing may be written; make one with "
-                "`millesimed token NAME --scope subscribe` and paste its lines into the "
-                "configuration.",
+                f"This service has no tokens, so nobody may do that; make one with "
+                f"`millesimed token NAME --scope {scope or Scope.READ}` and paste its lines into "
+                "the configuration.",
             )
         raise HTTPException(
             401,
@@ -129,6 +143,10 @@ class Gate:
             "NAME` makes one.",
             {"WWW-Authenticate": "Bearer" if token is None else 'Bearer error="invalid_token"'},
         )
+
+    def caller(self, name: str | None) -> Caller:
+        """Whoever has the token of that name."""
+        return Caller(name, name is not None and Scope.ADMIN in self.tokens[name].scopes)
 
     def name_of(self, token: str | None) -> str | None:
         """The name of a token; every configured one is compared, whichever it is."""
@@ -141,16 +159,17 @@ class Gate:
         return found
 
 
-def needs(scope: Scope) -> Callable[..., Awaitable[str | None]]:
-    """A FastAPI dependency: the caller may do this, and has not called too often."""
+def needs(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
+    """A FastAPI dependency: the caller may do this, and has not called too often. Without a
+    ``scope`` everybody may, also where nothing is public."""
 
     async def check(
         request: Request,
         sent: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
-    ) -> str | None:
+    ) -> Caller:
         gate: Gate = request.app.state.gate
         client = request.client.host if request.client else ""
-        return gate.admit(sent.credentials if sent else None, client, scope)
+        return gate.caller(gate.admit(sent.credentials if sent else None, client, scope))
 
     return check
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import rasterio
 import torch
 from rasterio.features import rasterize
 from rasterio.features import shapes as vector_shapes
@@ -24,6 +23,7 @@ from shapely.strtree import STRtree
 
 from detectors.engine import detect_scene
 from detectors.errors import DetectionError
+from detectors.raster import open_dataset
 from detectors.registry import detector_for, make_detector
 from detectors.scene import open_scene
 from detectors.types import (
@@ -90,7 +90,7 @@ def pairs(folder: Path) -> Iterator[Pair]:
             continue
         change, buildings = _one(sub, "change"), sub / "buildings.geojson"
         if change is not None:
-            with rasterio.open(change) as source:
+            with open_dataset(change, allow_no_crs=True) as source:
                 truth = source.read(1) > 0
             yield Pair(sub.name, before, after, truth, None, None)
         elif buildings.is_file():
@@ -98,9 +98,9 @@ def pairs(folder: Path) -> Iterator[Pair]:
 
 
 def _with_buildings(name: str, before: Path, after: Path, path: Path) -> Pair:
-    with rasterio.open(before) as source:
+    with open_dataset(before, allow_no_crs=True) as source:
         size, transform, crs = source.shape, source.transform, source.crs
-    frame = gpd.read_file(path)
+    frame = gpd.read_file(f"GeoJSON:{path.resolve()}")  # this driver and no other
     if crs is not None and frame.crs is not None and frame.crs != crs:
         frame = frame.to_crs(crs)
 

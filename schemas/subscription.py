@@ -36,7 +36,7 @@ class Rhythm(StrEnum):
     WEEKLY = "weekly"
 
 
-SECRET_PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what all of them begin with
 Code = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,16}$")]
 
 
@@ -111,6 +111,11 @@ class Subscription(Wish):
         default="", description="What ends the subscription without a login (unsubscribe link)."
     )
     active: bool = True
+    owner: str | None = Field(
+        default=None,
+        max_length=64,
+        description="Name of the token it was made with; none where it was made at the machine.",
+    )
 
     @model_validator(mode="after")
     def _keys_are_whole(self) -> Subscription:

@@ -109,7 +109,8 @@ class Api:
         """Check that an answer is described: its status, its media type, its body, its headers."""
         operation = self.operation(method, path)
         if operation is None:
-            assert answer.status in {404, 405}, (method, path, answer.status)
+            described = path == "/openapi.json"  # by itself
+            assert answer.status in {404, 405} or described, (method, path, answer.status)
             return
         announced = operation["responses"]
         assert str(answer.status) in announced, (method, path, answer.status, answer.body)

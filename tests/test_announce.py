@@ -2,14 +2,20 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pystac
 import pytest
+import rasterio
+from rasterio.shutil import copy as copy_raster
 from shapely.geometry import box, shape
+from typer.testing import CliRunner
 
 from daemon.announce import CannotAnnounce, checksum, drop, event_bytes, item_of, when
+from daemon.cli import app
 from schemas.envelope import parse_acquisition
+from schemas.errors import MillesimedError
 from schemas.policy import Sensor
 from tests.test_raster import ramp, written
 from updater.crs import WGS84, reproject
@@ -64,14 +70,57 @@ def test_dates_are_noon_utc_unless_said_otherwise():
 def test_what_cannot_be_announced_says_why(tmp_path):
     junk = tmp_path / "junk.tif"
     junk.write_bytes(b"\0" * 100)
-    with pytest.raises(CannotAnnounce, match="cannot be read"):
+    with pytest.raises(CannotAnnounce, match="neither TIFF"):
         item_of(junk, acquired=when("2024-06-18"), sensor=Sensor.PVA)
+    good = written(tmp_path / "good.tif", ramp(), **PLACE)
+    with pytest.raises(CannotAnnounce, match=r"surface model is none.*neither TIFF"):
+        item_of(good, acquired=when("2024-06-18"), sensor=Sensor.PVA, elevation=junk)
     with pytest.raises(CannotAnnounce, match="no CRS"):
         item_of(
             written(tmp_path / "bare.tif", ramp(), crs=None),
             acquired=when("2024-06-18"),
             sensor=Sensor.PVA,
         )
+
+
+def test_what_points_elsewhere_is_no_image(tmp_path):
+    """The service would not open it, and what a person announces may have come from somebody."""
+    good = written(tmp_path / "good.tif", ramp(), **PLACE)
+    vrt = tmp_path / "points.vrt"
+    with rasterio.open(good) as source:
+        copy_raster(source, vrt, driver="VRT")
+    with rasterio.open(vrt) as source:  # GDAL itself follows it
+        assert source.crs is not None
+    renamed = tmp_path / "points.tif"
+    renamed.write_bytes(vrt.read_bytes())
+    words = ["--acquired", "2024-06-18", "--sensor", "pva"]
+    for path in (vrt, renamed, Path(f"/vsizip/{good}"), Path("/vsicurl/http://127.0.0.1:9/a.tif")):
+        with pytest.raises(CannotAnnounce):
+            item_of(path, acquired=when("2024-06-18"), sensor=Sensor.PVA)
+        for command in (
+            ["announce", str(path), *words, "--inbox", str(tmp_path / "inbox")],
+            ["detect", str(path), str(good), "--out", str(tmp_path / "out")],
+            ["detect", str(good), str(path), "--out", str(tmp_path / "out")],
+        ):
+            done = CliRunner().invoke(app, command)
+            assert isinstance(done.exception, MillesimedError), (command, done.output)
+    assert not (tmp_path / "inbox").exists()
+
+
+def test_a_reference_that_points_elsewhere_is_refused(tmp_path, store):
+    store.close()
+    vrt = tmp_path / "points.tif"
+    with rasterio.open(written(tmp_path / "good.tif", ramp(), **PLACE)) as source:
+        copy_raster(source, vrt, driver="VRT")
+    command = ["reference", "add", str(vrt), "--acquired", "2021-06-15", "--sensor", "pva"]
+    done = CliRunner().invoke(app, [*command, "--db", str(store.path)])
+    assert isinstance(done.exception, CannotAnnounce)
+    pair = tmp_path / "pairs" / "one"
+    pair.mkdir(parents=True)
+    for name in ("before.tif", "after.tif", "change.tif"):
+        (pair / name).write_bytes(vrt.read_bytes())
+    done = CliRunner().invoke(app, ["evaluate", str(pair.parent)])
+    assert isinstance(done.exception, MillesimedError)
 
 
 def test_a_drop_leaves_one_whole_file(tmp_path):

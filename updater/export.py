@@ -1,17 +1,21 @@
 """The map as files: GPKG, Shapefile, GeoParquet, FlatGeobuf, COG.
 
-Files are written beside their target and moved into place, so that a reader never meets half a
-file. A GeoPackage carries QGIS styles in the official colours; beside each product lies its
+Files are written in a folder beside their target and moved into place, so that a reader never
+meets half a file; what a killed export left there goes with the next one of the same target. A
+GeoPackage carries QGIS styles in the official colours; beside each product lies its
 metadata.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -137,29 +141,51 @@ def write_layers(
             layer = next(iter(layers))
             pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
             _check_whole(staged, first)
-        for suffix, text in (beside or {}).items():
-            (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
+        _write_beside(folder, path, beside)
         if zipped:
             parts = sorted(folder.iterdir())
             with ZipFile(folder / path.name, "w", ZIP_DEFLATED) as archive:
                 for part in parts:
                     archive.write(part, part.name)
                     part.unlink()
-        faults.reached("in-export")
-        for part in sorted(folder.iterdir()):  # a Shapefile is several files
-            shutil.move(part, path.parent / part.name)
+        _move(folder, path)
+
+
+def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> None:
+    for suffix, text in (texts or {}).items():
+        (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Everything of a folder into its place. A Shapefile is several files: without its main one
+    there is none, so that goes first and comes last, and no reader meets parts of two."""
+    faults.reached("in-export")
+    parts = sorted(folder.iterdir(), key=lambda part: (part.name == path.name, part.name))
+    if path.suffix.lower() == ".shp":
+        path.unlink(missing_ok=True)
+    for part in parts:
+        part.replace(path.parent / part.name)
+        faults.reached("between-parts")
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A folder beside a file in which it is made; gone afterwards.
+    """A folder beside a file in which it is made; gone afterwards. It is locked meanwhile, which
+    tells what a killed export left from what another is still writing.
 
     Raises:
         NoRoom, StoreError, ExportFailed: what the disk does not take.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        prefix = f".export-{path.name}-"
+        for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+            with suppress(OSError), _locked(left):
+                shutil.rmtree(left)
+        with (
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder,
+            _locked(Path(folder)),
+        ):
             yield Path(folder)
     except (OSError, *_UNWRITTEN) as error:
         text = " ".join(str(error).split())[:120].rstrip(".")
@@ -167,6 +193,21 @@ def _beside(path: Path) -> Iterator[Path]:
             f"{path.name} could not be written ({text}); see whether the disk is full, then export "
             "again."
         ) from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A folder nobody else has; the lock goes with the process, however that ends.
+
+    Raises:
+        OSError: another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) -> None:
@@ -187,8 +228,11 @@ def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) 
         raise OSError(errno.ENOSPC, "the file is not whole", path.name)
 
 
-def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
-    """Cover classes as a 1 m Cloud Optimized GeoTIFF with the official colours."""
+def write_cog(
+    polygons: Sequence[MapPolygon], path: Path, *, crs: str, beside: Mapping[str, str] | None = None
+) -> None:
+    """Cover classes as a 1 m Cloud Optimized GeoTIFF with the official colours; ``beside`` as in
+    ``write_layers``."""
     shapes = [p.geometry for p in polygons]
     west, south, east, north = shapely.total_bounds(shapes)
     west, north = np.floor(west), np.ceil(north)
@@ -197,7 +241,7 @@ def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
     transform = from_origin(west, north, COG_PIXEL_M, COG_PIXEL_M)
     raster = rasterize(values, out_shape=size, transform=transform, fill=0, dtype="uint8")
     with _beside(path) as folder:
-        plain, staged = folder / "plain.tif", folder / path.name
+        plain, staged = folder / ".plain.tif", folder / path.name
         profile = {
             "driver": "GTiff",
             "height": size[0],
@@ -213,8 +257,9 @@ def write_cog(polygons: Sequence[MapPolygon], path: Path, *, crs: str) -> None:
             target.write_colormap(1, colour_table())
             target.set_band_description(1, "code_cs")
         copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
-        faults.reached("in-export")
-        shutil.move(staged, path)
+        plain.unlink()
+        _write_beside(folder, path, beside)
+        _move(folder, path)
 
 
 def colour_table() -> dict[int, tuple[int, int, int, int]]:
@@ -251,12 +296,10 @@ def write_product(
     path = out / f"{product.name(format_)}{SUFFIXES[format_]}" if out.is_dir() else out
     if format_ == "cog":
         kept = list(polygons) if ground is None else [p for _, p in clipped(polygons, ground)]
-        write_cog(kept, path, crs=product.crs)
-        shapes, count = [p.geometry for p in kept], len(kept)
-        bounds = world_bounds(shapes, product.crs)
-        text = metadata(product, bounds, polygons=count)
-        path.with_suffix(".xml").write_text(text, encoding="utf-8")
-        return path, count
+        bounds = world_bounds([p.geometry for p in kept], product.crs)
+        text = metadata(product, bounds, polygons=len(kept))
+        write_cog(kept, path, crs=product.crs, beside={".xml": text})
+        return path, len(kept)
     frame = frame_of(polygons, product.crs, ground=ground, legal=legal)
     layers = {LAYER: frame}
     if zones:

@@ -26,6 +26,7 @@ POINTS: Final = (
     "in-repair",  # between the statements that rebuild the R-tree
     "in-import",  # the map is loaded, the store is not in its place yet
     "in-export",  # the file is written, but not in its place yet
+    "between-parts",  # some files of an export are in their places, the others are not
 )
 """The steps a process can be made to die at."""
 

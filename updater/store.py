@@ -243,8 +243,9 @@ class Store:
             self._local.cursor = found
         return found
 
-    def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
-        """Run one statement on this thread's cursor and fetch all it gives."""
+    def execute(self, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows:
+        """Run one statement on this thread's cursor and fetch all it gives. Parameters are bound,
+        by place or by name."""
         return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
     @contextmanager

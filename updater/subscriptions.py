@@ -32,19 +32,21 @@ def new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(randomness.token_bytes(24)).decode()
 
 
-def accepted(wish: Wish) -> Subscription:
-    """A wish with its id, and the keys its channel needs; nothing is stored yet."""
+def accepted(wish: Wish, *, owner: str | None = None) -> Subscription:
+    """A wish with its id, and the keys its channel needs; nothing is stored yet. ``owner``: name
+    of the token it comes with."""
     return Subscription(
         **wish.model_dump(),
         id=new_id(),
         secrets=[new_secret()] if wish.channel is ChannelKind.WEBHOOK else [],
         token=randomness.token_urlsafe(24),
+        owner=owner,
     )
 
 
 def amended(known: Subscription, wish: Wish) -> Subscription:
-    """A subscription that asks for something else now: the same id and token, the same keys where
-    it still is a webhook, a first one where it becomes one."""
+    """A subscription that asks for something else now: the same id, token and owner, the same keys
+    where it still is a webhook, a first one where it becomes one."""
     webhook = wish.channel is ChannelKind.WEBHOOK
     return Subscription(
         **wish.model_dump(),
@@ -52,6 +54,7 @@ def amended(known: Subscription, wish: Wish) -> Subscription:
         secrets=(known.secrets or [new_secret()]) if webhook else [],
         token=known.token,
         active=known.active,
+        owner=known.owner,
     )
 
 

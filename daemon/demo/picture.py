@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
 
 from daemon.preview import PANEL_PX, side_by_side, trace
+from detectors.raster import open_dataset
 from updater.diff import DiffPiece
 
 _COLOURS = {1: (255, 40, 60), -1: (60, 220, 90), 0: (255, 200, 40)}
@@ -22,7 +22,7 @@ def _panel(paths: Iterable[Path], bounds: tuple[float, float, float, float]) -> 
     west, south, east, north = bounds
     canvas = Image.new("RGB", (PANEL_PX, PANEL_PX))
     for path in paths:
-        with rasterio.open(path) as source:
+        with open_dataset(path) as source:
             b = source.bounds
             left, right = ((x - west) / (east - west) * PANEL_PX for x in (b.left, b.right))
             top, low = ((north - y) / (north - south) * PANEL_PX for y in (b.top, b.bottom))

@@ -105,7 +105,8 @@ class Gate:
                 _, user, password = body[4:].decode().split("\0")
                 good = (user, password) == self.login
                 self.refused += not good
-                text = b"" if good else b"Authentication failed: login refused"
+                refusal = f"Authentication failed: {user}/{password} refused"
+                text = b"" if good else refusal.encode()  # such brokers exist
                 length = struct.pack(">hh", 0 if good else REFUSED, len(text))
                 lifetime = struct.pack(">q", 0) if version else b""
                 _send(client, head + length + text + struct.pack(">i", 0) + lifetime)

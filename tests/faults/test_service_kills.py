@@ -7,6 +7,7 @@ import random
 import signal
 import time
 
+import pyogrio
 import pytest
 
 from schemas.subscription import ChannelKind, Wish
@@ -287,8 +288,32 @@ def test_an_export_that_is_killed_leaves_what_was_there(small, starter, tmp_path
     whole = target.read_bytes() == b"the export before"
     tally("kill -9 in-export (command)", tried=1, lost=int(not whole))
     assert whole
+    assert len(leftovers(tmp_path)) == 1
     assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
-    assert target.stat().st_size > 4096
+    assert target.stat().st_size > 4096 and not leftovers(tmp_path)
+
+
+def leftovers(folder):
+    """Folders in which exports were made."""
+    return list(folder.glob(".export-*"))
+
+
+@pytest.mark.parametrize("step", ["in-export", "between-parts", "between-parts:3"])
+def test_a_shapefile_that_is_killed_is_the_one_before_or_none(small, starter, tmp_path, step):
+    target, log = tmp_path / "map.shp", tmp_path / "log.txt"
+    command = ["export", "--db", str(small.store), "--millesime", "2021"]
+    command += ["--format", "shp", "--out", str(target)]
+    assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("map.*")}
+    ended = starter.start(command, log=log, fault=step).wait(REACHED_SECONDS)
+    assert ended == -signal.SIGKILL, log.read_text()
+    after = {p.name: p.read_bytes() for p in tmp_path.glob("map.*")}
+    whole = after == before if step == "in-export" else not target.exists()
+    tally("kill -9 in an export", tried=1, lost=int(not whole))
+    assert whole and len(leftovers(tmp_path)) == 1
+    assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
+    assert set(before) == {p.name for p in tmp_path.glob("map.*")} and not leftovers(tmp_path)
+    assert len(pyogrio.read_dataframe(target)) > 0
 
 
 @needs_broker
