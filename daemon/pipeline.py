@@ -104,7 +104,7 @@ class Pipeline:
 
     def _apply(self, event: AcquisitionEvent, message: Message) -> Outcome:
         with self._metrics.stage("locate"):
-            stores = self._stores_of(event)
+            stores = self._stores_of(event, message)
         fresh = [store for store in stores if not reads.seen(store, event.key)]
         if not fresh:
             commit.commit_offset(stores[0], place_of(message))
@@ -114,7 +114,7 @@ class Pipeline:
             self._apply_to(store, event, replace(message, again=True))
         return self._apply_to(fresh[-1], event, message)
 
-    def _stores_of(self, event: AcquisitionEvent) -> list[Store]:
+    def _stores_of(self, event: AcquisitionEvent, message: Message) -> list[Store]:
         return stores_of(event.item, self._stores)
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> Outcome:

@@ -124,6 +124,13 @@ def commit_offset(store: Store, origin: Origin) -> None:
         write_offset(cursor, origin)
 
 
+def commit_offsets(store: Store, origins: Sequence[Origin]) -> None:
+    """Note how far several partitions are read."""
+    with store.transaction() as cursor:
+        for origin in origins:
+            write_offset(cursor, origin)
+
+
 def append_polygons(
     cursor: duckdb.DuckDBPyConnection,
     polygons: Sequence[MapPolygon],
