@@ -97,6 +97,7 @@ class Detecting:
             # judged by another in the meantime, or lost: who asked knows
             return _said(task, reason=CONTEXT_MISSING, message=str(error))
         acquired = context.item.acquired
+        log.info("task_begun", departement=task.departement, image=context.item.image.href)
         try:
             with self._metrics.stage("detect", acquired=acquired):
                 judged = judged_context(self._sealed(context), self._settings, self._tick)

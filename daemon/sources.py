@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_STORED,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -39,8 +40,8 @@ IDLE_SECONDS = 0.2
 """Between two looks at an empty inbox: quick enough for a person, cheap enough for a disk."""
 END_SECONDS = 2.0
 """How long a broker may take to say where a partition ends."""
-ASSIGN_SECONDS = 20.0
-"""How long it may take to say how far a group is: without an answer everything would come again."""
+ASSIGN_SECONDS = 10.0
+"""How long it may take to say how far a group is, when its partitions are given out."""
 
 
 TOPIC_LOOK_MS = 10_000
@@ -265,7 +266,7 @@ class KafkaSource:
         known = self._committed(partitions) if self._offsets is None else self._offsets()
         for part in partitions:
             place = (part.topic, part.partition)
-            part.offset = known.get(place, OFFSET_BEGINNING)
+            part.offset = OFFSET_STORED if known is None else known.get(place, OFFSET_BEGINNING)
             self._assigned[place] = False
             self._next[place] = part.offset
         consumer.assign(partitions)
@@ -278,9 +279,14 @@ class KafkaSource:
             partitions=[p.partition for p in partitions if p.topic == self._topics[0]],
         )
 
-    def _committed(self, partitions: list[TopicPartition]) -> dict[Place, int]:
-        """The broker's record of the group."""
-        found = self._consumer.committed(partitions, timeout=ASSIGN_SECONDS)
+    def _committed(self, partitions: list[TopicPartition]) -> dict[Place, int] | None:
+        """The broker's record of the group; None where it does not say, and is to be asked again by
+        the client itself."""
+        try:
+            found = self._consumer.committed(partitions, timeout=ASSIGN_SECONDS)
+        except KafkaException as error:
+            log.warning("positions_unknown", error=str(error))
+            return None
         return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
