@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -97,10 +97,7 @@ class Broker:
 
     def create(self, names: list[str], *, partitions: int = 1) -> None:
         """Make topics."""
-        admin = AdminClient({"bootstrap.servers": self.server, "log_level": 0})
-        wanted = [NewTopic(name, num_partitions=partitions) for name in names]
-        for done in admin.create_topics(wanted).values():
-            done.result(timeout=20)
+        create_topics(self.server, dict.fromkeys(names, partitions))
 
 
 @contextmanager
@@ -120,3 +117,11 @@ def brittle_broker(folder: Path, *, partitions: int = 1) -> Iterator[Broker]:
         yield found
     finally:
         found.stop()
+
+
+def create_topics(server: str, partitions: Mapping[str, int]) -> None:
+    """Make topics, each with its number of partitions."""
+    admin = AdminClient({"bootstrap.servers": server, "log_level": 0})
+    wanted = [NewTopic(name, num_partitions=count) for name, count in partitions.items()]
+    for done in admin.create_topics(wanted).values():
+        done.result(timeout=20)

@@ -24,7 +24,7 @@ from shapely import affinity
 from shapely.geometry import Polygon, box, mapping
 
 from daemon.bench import peak_memory
-from daemon.pipeline import assert_whole
+from daemon.planning import assert_whole
 from detectors.types import Progress, Region
 from schemas.acquisition import AcquisitionItem
 from schemas.dead_letter import Origin

@@ -37,7 +37,7 @@ from daemon.families import (
 _DEPARTEMENT = "stores of the service"
 _CHANNEL = "folder; kafka where configured"
 _KAFKA_CODE = "names librdkafka gives its errors"
-_PARTITION = "partitions of the topic; `inbox` for a folder"
+_PARTITION = "partitions of the topic, after its name where two are read; `inbox` for a folder"
 _COVER = "the 14 covers of the nomenclature, and `none`; transitions that occurred"
 _JUDGED = "detectors that judged a scene"
 _SOURCE: Final[dict[str, tuple[str, ...] | str]] = {
@@ -49,7 +49,10 @@ _GPU = "devices of the machine"
 CATALOGUE: Final[dict[str, Family]] = {
     # the way in
     "events": counter(
-        "millesimed_events_total", "events", "Acquisition events by outcome.", {"outcome": OUTCOMES}
+        "millesimed_events_total",
+        "events",
+        "Acquisition events by outcome; between the roles also what was asked for and judged.",
+        {"outcome": OUTCOMES},
     ),
     "last_event": gauge(
         "millesimed_last_event_timestamp_seconds",
@@ -72,6 +75,16 @@ CATALOGUE: Final[dict[str, Family]] = {
         "millesimed_source_waiting_seconds",
         "seconds",
         "How long the oldest event without effect has waited since it was sent; 0 when none waits.",
+    ),
+    "asked": gauge(
+        "millesimed_asked_events",
+        "events",
+        "Acquisitions an update process has asked for, or holds back, and that are not judged.",
+    ),
+    "asked_waiting": gauge(
+        "millesimed_asked_waiting_seconds",
+        "seconds",
+        "How long the oldest of them has waited; 0 when none does.",
     ),
     "kafka_errors": counter(
         "millesimed_kafka_errors_total",

@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("patch")(patch)
     bench.command("alerts")(alerts_)
     bench.command("service")(service)
+    bench.command("scale")(scale)
     app.add_typer(bench, name="bench")
 
 
@@ -156,3 +157,26 @@ def alerts_(
         show(f"Alerts, seed {run['seed']}", run["states"])
         plain = {k: v for k, v in run.items() if k not in {"states", "recall_by_kind"}}
         show_figures("Against the truth", plain)
+
+
+def scale(
+    events: Annotated[int, typer.Option(min=8, help="Acquisitions measured.")] = 48,
+    workers: Annotated[
+        list[int], typer.Option(min=1, help="Detect processes; once for each run.")
+    ] = [1, 2],  # noqa: B006 - typer copies it
+    seed: Annotated[int, typer.Option(min=0, help="Seed of map and images.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Time the service split into roles, with one and with several detect processes.
+
+    Example: millesimed bench scale --events 48 --json
+    """
+    from daemon.bench_scale import bench_scale
+
+    with bar("bench:") as progress:
+        figures = bench_scale(events=events, workers=workers, seed=seed, progress=progress)
+    if json_:
+        emit(figures)
+        return
+    show("Detect processes", figures["runs"])
+    show_figures("Scale", {k: v for k, v in figures.items() if k != "runs"})

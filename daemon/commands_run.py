@@ -47,7 +47,7 @@ def demo(
 
 def run(  # noqa: PLR0913, PLR0917 - each argument is a flag
     config: Config = None,
-    role: Annotated[str, typer.Option(help="all or relay.")] = "all",
+    role: Annotated[str, typer.Option(help="all, detect, update or relay.")] = "all",
     once: Annotated[bool, typer.Option("--once", help="Stop when the source is drained.")] = False,
     db: Annotated[list[Path] | None, typer.Option(help="Store; may be repeated.")] = None,
     inbox: Annotated[Path | None, typer.Option(help="Folder of events.")] = None,
@@ -57,12 +57,14 @@ def run(  # noqa: PLR0913, PLR0917 - each argument is a flag
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     json_: Json = False,
 ) -> None:
-    """Run the service: read events, patch the map, publish.
+    """Run the service: read events, patch the map, publish. Over Kafka it can be split: one
+    `update` for each set of stores, any number of `detect`; `relay` is for stores at rest.
 
     Example: millesimed run --db D032.duckdb --inbox inbox --once
     """
     from daemon.config import KafkaSettings, load
-    from daemon.service import Service, handled, relay_only
+    from daemon.roles import DetectService, RelayService, UpdateService, updated
+    from daemon.service import Service, handled
 
     settings = load(
         config,
@@ -73,22 +75,29 @@ def run(  # noqa: PLR0913, PLR0917 - each argument is a flag
         device=device,
         kafka=KafkaSettings(servers=kafka) if kafka else None,
     )
-    if role == "relay":
-        emit({"published": relay_only(settings)})
-        return
-    if role != "all":
-        raise UsageError(f"There is no role {role!r} here; use all or relay.")
+    kinds: dict[str, type[Service]] = {
+        "all": Service,
+        "update": UpdateService,
+        "detect": DetectService,
+        "relay": RelayService,
+    }
+    if role not in kinds:
+        raise UsageError(f"There is no role {role!r}; use {', '.join(kinds)}.")
     if not once:
-        service = Service(settings)
+        service = kinds[role](settings)
         service.run()
     else:
         with bar("run:") as progress:
-            service = Service(settings, once=True, progress=progress)
+            service = kinds[role](settings, once=True, progress=progress)
             service.run()
+    if isinstance(service, RelayService):
+        emit({"published": service.published})
+        return
+    figures = handled(service) if role == "all" else updated(service)
     if json_:
-        emit(handled(service))
+        emit(figures)
     elif once:
-        show_figures("Events", handled(service))
+        show_figures("Events", figures)
 
 
 def detect(  # noqa: PLR0913, PLR0917 - each argument is a flag

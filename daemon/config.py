@@ -28,6 +28,8 @@ from schemas.envelope import (
     TOPIC_ALERTS,
     TOPIC_CHANGES,
     TOPIC_DEAD_LETTERS,
+    TOPIC_JUDGEMENTS,
+    TOPIC_TASKS,
 )
 from schemas.errors import UsageError
 
@@ -45,6 +47,12 @@ class KafkaSettings(BaseModel):
     changes: str = Field(default=TOPIC_CHANGES, description="Topic of changes.")
     alerts: str = Field(default=TOPIC_ALERTS, description="Topic of alerts.")
     dead_letters: str = Field(default=TOPIC_DEAD_LETTERS, description="Topic of dead letters.")
+    tasks: str = Field(default=TOPIC_TASKS, description="Topic from update to detect processes.")
+    judgements: str = Field(default=TOPIC_JUDGEMENTS, description="Topic of their answers.")
+    catch_all: bool = Field(
+        default=True,
+        description="Of several update processes one only: dead letters of what is nobody's.",
+    )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
         repr=False,  # it may hold a password
@@ -154,6 +162,16 @@ class Settings(BaseSettings):
     seed: int = Field(default=0, ge=0, description="Seed of everything that samples.")
     tile_size: int = Field(default=512, ge=64, le=8192, description="Tile side, pixels.")
     batch: int = Field(default=4, ge=1, le=256, description="Tiles judged at once.")
+    exchange: Path | None = Field(
+        default=None,
+        description="Folder update and detect processes share; else `exchange` by the store.",
+    )
+    asked_at_once: int = Field(
+        default=64, ge=1, description="Acquisitions asked for and not judged, at most (update)."
+    )
+    ask_again_seconds: float = Field(
+        default=900.0, ge=0, description="Older tasks are given out again at the start (update)."
+    )
     retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
     checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
     backup_folder: Path | None = Field(
@@ -202,6 +220,19 @@ class Settings(BaseSettings):
             return self.acquire_folder
         beside = self.db[0] if self.db else self.inbox or Path("inbox")
         return beside.parent / "acquired"
+
+    def exchange_folder(self) -> Path:
+        """What update and detect processes share: the folder set, or one beside the first store.
+
+        Raises:
+            UsageError: neither is known.
+        """
+        if self.exchange is None and not self.db:
+            raise UsageError(
+                "No exchange folder is configured; set `exchange` to the one the update process "
+                "has."
+            )
+        return self.exchange or self.db[0].parent / "exchange"
 
     @field_validator("acquire")
     @classmethod
@@ -253,7 +284,7 @@ def _read(path: Path) -> dict[str, Any]:
         values["db"] = [values["db"]]
     tables = values.get("acquire")
     tables = [t for t in tables if isinstance(t, dict)] if isinstance(tables, list) else []
-    for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder"):
+    for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder", "exchange"):
         if key in values:
             values[key] = folder / str(values[key])
     for key in ("folder", "area"):

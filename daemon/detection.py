@@ -11,9 +11,9 @@ from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry.base import BaseGeometry
 
 from daemon.config import Settings
+from daemon.judging import Judged
 from daemon.labels import MapLabels
 from daemon.locate import Located, footprint_of
-from daemon.pipeline import Judged
 from detectors.engine import choose_device, detect_scene
 from detectors.errors import NoOverlap, WrongCrs
 from detectors.raster import open_dataset

@@ -194,7 +194,7 @@ def stores(settings: Settings) -> Iterator[Finding]:
     for path in settings.db:
         name = f"store {path.name}"
         log_file = path.with_name(path.name + ".wal")
-        if log_file.exists() and log_file.stat().st_size and not _held(path):
+        if log_file.exists() and log_file.stat().st_size and not Store.held(path):
             text = "was not closed cleanly"
             yield _doubtful(name, text, "Nothing: the next start mends it.")
             continue
@@ -205,20 +205,6 @@ def stores(settings: Settings) -> Iterator[Finding]:
             yield _good(name, "in use by another process")
         except StoreError as error:
             yield _bad(name, str(error), "See docs/operations.md; restore a backup if need be.")
-
-
-def _held(path: Path) -> bool:
-    """True while another process has the store open; DuckDB locks the file from its first byte."""
-    import fcntl
-
-    try:
-        with path.open("rb+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # not there, or not readable: opening says so
-        return False
-    return False
 
 
 def broker(settings: Settings) -> Iterator[Finding]:

@@ -13,7 +13,15 @@ from schemas.subscription import ChannelKind
 
 STAGES: Final = ("validate", "locate", "detect", "plan", "commit", "publish")
 """The way of one event, in order."""
-OUTCOMES: Final = ("processed", "duplicate", "dead-lettered")
+OUTCOMES: Final = (
+    "processed",
+    "duplicate",
+    "dead-lettered",
+    "asked",
+    "judged",
+    "elsewhere",
+    "refused",
+)
 CHANNELS: Final = ("folder", "kafka")
 KAFKA_CLIENTS: Final = ("consumer", "producer")
 SUBSCRIBER_CHANNELS: Final = tuple(kind.value for kind in ChannelKind if kind != ChannelKind.FEED)
@@ -28,6 +36,9 @@ DEAD_LETTER_REASONS: Final = (
     "asset-missing",
     "asset-refused",
     "bad-bands",
+    "claim-missing",
+    "context-missing",
+    "damaged-freight",
     "damaged-state",
     "event-too-large",
     "image-too-large",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def _local(footprint: BaseGeometry, store: Store) -> BaseGeometry | None:
     return shapely.make_valid(local)
 
 
-def _placed(store: Store, item: AcquisitionItem) -> BaseGeometry:
+def placed(store: Store, item: AcquisitionItem) -> BaseGeometry:
     """The footprint in the store's CRS.
 
     Raises:
@@ -98,24 +98,45 @@ def locate_alone(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] =
         AssetRefused, AssetMissing, AssetChanged, OutsideMap: as `locate`.
     """
     path = asset_path(item.image, roots)
-    return Located(path, _placed(store, item), [], seals=[sealed(item.image, path)])
+    return Located(path, placed(store, item), [], seals=[sealed(item.image, path)])
 
 
 def locate(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -> Located:
-    """The image of an acquisition and what it is to be compared with.
+    """The image of an acquisition and what it is to be compared with, its files sealed.
+
+    Raises:
+        AssetChanged: a file is another one than announced; else as `compared`.
+    """
+    return sealed_up(compared(store, item, roots=roots), item)
+
+
+def sealed_up(located: Located, item: AcquisitionItem) -> Located:
+    """The same with its files sealed.
+
+    Raises:
+        AssetRefused, AssetMissing, AssetChanged: a file cannot be had, or is another one.
+    """
+    seals = [sealed(item.image, located.image)]
+    if item.elevation and located.elevation:
+        seals.append(sealed(item.elevation, located.elevation))
+    return replace(located, seals=seals)
+
+
+def compared(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -> Located:
+    """The image of an acquisition and what it is to be compared with, its pixels unread.
 
     References are images of the same kind of pixel taken before this campaign; among them the
     newest campaign wins. ``roots``: folders images may come from; none allows any.
 
     Raises:
-        AssetRefused, AssetMissing, AssetChanged: the image cannot be had, or is another one.
+        AssetRefused, AssetMissing: the image cannot be had.
         OutsideMap: the footprint lies where the map's CRS does not reach.
         OlderThanMap: every reference of the ground is newer.
         ReferenceMissing: the ground has no reference at all.
     """
     path = asset_path(item.image, roots)
     elevation = asset_path(item.elevation, roots) if item.elevation else None
-    footprint = _placed(store, item)
+    footprint = placed(store, item)
     known = [
         image
         for image in images_in(store, footprint.bounds)
@@ -136,15 +157,11 @@ def locate(store: Store, item: AcquisitionItem, *, roots: Sequence[Path] = ()) -
             f"own image of {min(i.acquired for i in known):%Y-%m-%d}; it adds nothing."
         )
     newest = max(image.acquired for image in older)
-    seals = [sealed(item.image, path)]
-    if item.elevation and elevation:
-        seals.append(sealed(item.elevation, elevation))
     return Located(
         image=path,
         footprint=footprint,
         references=[i for i in older if i.acquired + campaign > newest],
         elevation=elevation,
-        seals=seals,
     )
 
 

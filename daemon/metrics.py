@@ -47,6 +47,8 @@ class Metrics:
     dead_letters: Counter
     source_lag: Gauge
     source_waiting: Gauge
+    asked: Gauge
+    asked_waiting: Gauge
     kafka_errors: Counter
     acquired_images: Counter
     acquired_bytes: Counter

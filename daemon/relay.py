@@ -24,7 +24,7 @@ from daemon.files import write_whole
 from daemon.metrics import Metrics
 from daemon.pictures import draw_beside
 from daemon.subscribers import Failed, Note
-from schemas.envelope import ALERT_TYPE, cloud_event, to_structured
+from schemas.envelope import ALERT_TYPE, TASK_TYPE, cloud_event, to_structured
 from schemas.subscription import Subscription
 from updater import faults, outbox
 from updater.outbox import Pending
@@ -91,6 +91,9 @@ class FolderChannel:
         written: list[int] = []
         try:
             for row in rows:
+                if row.type == TASK_TYPE:  # between the roles, through Kafka only
+                    written.append(row.seq)
+                    continue
                 kind = row.topic.removeprefix("millesimed.")
                 body = to_structured(event_of(store, row))
                 write_whole(self.folder / kind / f"{row.id}.json", body)

@@ -22,9 +22,9 @@ from rasterio.transform import array_bounds
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from daemon.judging import Judged
 from daemon.labels import MapLabels
 from daemon.locate import Located
-from daemon.pipeline import Judged
 from detectors import sentinel2
 from detectors.raster import Raster, grid_of, open_dataset
 from detectors.series import Look, observe

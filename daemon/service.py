@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from time import monotonic
 from types import FrameType
+from typing import Protocol
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -25,7 +26,7 @@ from daemon.metrics import Metrics
 from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
-from daemon.sources import InboxSource, KafkaSource, Source
+from daemon.sources import InboxSource, KafkaSource, Message, Source
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.supervisor import Supervisor
 from daemon.watch import Watch
@@ -52,14 +53,31 @@ FRESHNESS_SECONDS = 15.0
 """Between two looks at files, backlogs and progress: Prometheus' usual scrape interval."""
 
 
+class Handler(Protocol):
+    """What the messages of a source are given to."""
+
+    counts: dict[Outcome, int]
+
+    def handle(self, message: Message) -> Outcome:
+        """Take one message all the way."""
+        ...
+
+    def left_over(self) -> Iterable[Message]:
+        """Messages to handle before the source is read."""
+        ...
+
+    def rest(self) -> bool:
+        """Nothing came; True where nothing is under way."""
+        ...
+
+
 class Service:
     """Runs until told to stop, or until the source is drained (``once``)."""
 
     def __init__(
         self, settings: Settings, *, once: bool = False, progress: Progress | None = None
     ) -> None:
-        if not settings.db:
-            raise UsageError("No store is configured; give --db FILE or `db` in millesimed.toml.")
+        self._check(settings)
         self.settings = settings
         self.metrics = Metrics()
         self.counts: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -76,6 +94,10 @@ class Service:
         folder = settings.backup_folder
         self._backups = None if folder is None else Backups(folder, settings.backups_kept)
         self._failure: StoreError | None = None
+
+    def _check(self, settings: Settings) -> None:
+        if not settings.db:
+            raise UsageError("No store is configured; give --db FILE or `db` in millesimed.toml.")
 
     def stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
         """Ask for a clean stop: the event in hand is given up between two tiles, uncommitted."""
@@ -104,11 +126,14 @@ class Service:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     stack.callback(signal.signal, number, signal.signal(number, self.stop))
             stack.callback(tracing.start(self.settings.otlp_endpoint))
-            stores = [stack.enter_context(Store.open(path)) for path in self.settings.db]
+            stores = self._stores(stack)
+            if not stores:  # asked to stop before there were any
+                return
+            pipeline = self._pipeline(stores)
             channels = self.channels()
             for channel in channels:
                 stack.callback(channel.close)
-                _offer_again(stores, channel)
+                offer_again(stores, channel)
             source = self._source(stores)
             stack.callback(source.close)
             subscribers = self.subscribers()
@@ -133,7 +158,7 @@ class Service:
             self._ready = True
             self._supervisor.ready()
             log.info("running", stores=[s.territory for s in stores], once=self._once)
-            self._loop(source, stores)
+            self._loop(source, pipeline)
             self._ready = False
             if self._failure is not None:
                 raise self._failure
@@ -141,20 +166,34 @@ class Service:
             self._call(stores, subscribers)
             self._drawer.everything(stores)
 
-    def _loop(self, source: Source, stores: Sequence[Store]) -> None:
-        pipeline = Pipeline(
+    def _stores(self, stack: ExitStack) -> list[Store]:
+        """The stores, opened; none where the service was asked to stop before."""
+        return [stack.enter_context(Store.open(path)) for path in self.settings.db]
+
+    def _pipeline(self, stores: Sequence[Store]) -> Handler:
+        return Pipeline(
             stores,
             self.settings,
             self.metrics,
             stopping=self._stop.is_set,
             progress=self._progress,
         )
+
+    def _next(self, source: Source, pipeline: Handler) -> Message | None:
+        return source.next(POLL_SECONDS)
+
+    def _loop(self, source: Source, pipeline: Handler) -> None:
+        self.counts = pipeline.counts
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="event") as worker:
+            for message in pipeline.left_over():
+                if self._carry(worker.submit(pipeline.handle, message), source) is None:
+                    return
             while not self._stop.is_set():
                 self._turn()
-                message = source.next(POLL_SECONDS)
+                message = self._next(source, pipeline)
                 if message is None:
-                    if self._once and source.drained():
+                    at_rest = worker.submit(pipeline.rest).result()
+                    if self._once and at_rest and source.drained():
                         return
                     continue
                 faults.reached("after-read")
@@ -162,7 +201,6 @@ class Service:
                 outcome = self._carry(worker.submit(pipeline.handle, message), source)
                 if outcome is None:
                     return
-                self.counts[outcome] += 1
                 faults.reached("before-offset-commit")
                 source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
 
@@ -276,7 +314,7 @@ class Service:
             self._stop.set()
 
 
-def _offer_again(stores: Sequence[Store], channel: Channel) -> None:
+def offer_again(stores: Sequence[Store], channel: Channel) -> None:
     """What a channel refused before is offered once more: a limit may have been raised."""
     for store in stores:
         outbox.offer_again(store, channel.name)
@@ -299,18 +337,3 @@ def handled(service: Service) -> dict[str, int]:
         "duplicates": service.counts[Outcome.DUPLICATE],
         "dead_lettered": service.counts[Outcome.DEAD_LETTERED],
     }
-
-
-def relay_only(settings: Settings) -> int:
-    """Empty the outboxes once, without reading events; gives how many messages went out."""
-    service = Service(settings)
-    with ExitStack() as stack:
-        stores = [stack.enter_context(Store.open(path)) for path in settings.db]
-        channels = service.channels()
-        for channel in channels:
-            stack.callback(channel.close)
-            _offer_again(stores, channel)
-        subscribers = service.subscribers()
-        stack.callback(subscribers.close)
-        called = sum(sum(subscribers.once(store).values()) for store in stores)
-        return called + relay_once(stores, channels, service.metrics)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from typing import Protocol
 import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_STORED,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -44,6 +45,9 @@ END_SECONDS = 2.0
 """How long a broker may take to say where a partition ends."""
 AGAIN_SECONDS = 60.0
 """Between two looks at a file that cannot be read: somebody has to mend its rights first."""
+ASSIGN_SECONDS = 10.0
+"""How long it may take to say how far a group is, when its partitions are given out."""
+
 
 TOPIC_LOOK_MS = 10_000
 """Between two looks for the topic, which may be created after the start."""
@@ -57,8 +61,8 @@ class SourceError(MillesimedError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it came: bytes (None where they are too many to read), headers, origin, and
-    when it was sent."""
+    """One message as it came: bytes (None where they are too many to read), headers, origin, when
+    it was sent, its partition key; ``again``: the store knows already that it was read."""
 
     value: bytes | None
     headers: Mapping[str, bytes]
@@ -66,6 +70,8 @@ class Message:
     size: int
     path: Path | None = None
     sent: datetime | None = None
+    key: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,34 +264,46 @@ def _free(folder: Path, path: Path) -> Path:
     return target
 
 
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
 class KafkaSource:
     """A consumer-group member whose position is the store's, not the broker's.
 
     On assignment every partition seeks to the offset the store holds; committing to the broker
-    afterwards is a courtesy to lag dashboards. While a message is worked on all partitions are
-    paused and polling goes on, so that a long detection never looks like a dead consumer.
+    afterwards is a courtesy to lag dashboards. Only who has no store (``offsets`` is None) goes on
+    where the broker's own record says. While a message is worked on all partitions are paused and
+    polling goes on, so that a long detection never looks like a dead consumer.
+
+    ``topics``: what is read, the acquisitions where nothing is said; ``group``: likewise; ``own``:
+    settings of librdkafka that the configuration does not overrule.
     """
 
     def __init__(
         self,
         settings: KafkaSettings,
-        offsets: Callable[[], dict[tuple[str, int], int]],
+        offsets: Callable[[], dict[Place, int]] | None,
         *,
         count: Callable[[str, str], None] | None = None,
+        topics: Sequence[str] = (),
+        group: str | None = None,
+        own: Mapping[str, str | int | bool] | None = None,
     ) -> None:
-        self._topic = settings.acquisitions
+        self._topics = list(topics) or [settings.acquisitions]
         self._offsets = offsets
-        self._assigned: dict[int | None, bool] = {}
-        self._next: dict[int, int] = {}
-        self._lag: dict[int, int] = {}
+        self._assigned: dict[Place, bool] = {}
+        self._next: dict[Place, int] = {}
+        self._lag: dict[Place, int] = {}
         self._in_hand: datetime | None = None
         self._paused = False
+        self._held: frozenset[str] = frozenset()
         self._complaints = Complaints("consumer", count)
         self._consumer: Consumer = made(
             Consumer,
             {
                 "bootstrap.servers": settings.servers,
-                "group.id": settings.group,
+                "group.id": group or settings.group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
@@ -297,35 +315,60 @@ class KafkaSource:
                 "topic.metadata.refresh.interval.ms": TOPIC_LOOK_MS,
                 **QUIET,
                 **settings.options,
+                **(own or {}),
                 "error_cb": self._complaints,
             },
         )
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke
-        )
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        known = self._offsets()
+        known = self._committed(partitions) if self._offsets is None else self._offsets()
         for part in partitions:
-            part.offset = known.get((part.topic, part.partition), OFFSET_BEGINNING)
-            self._assigned[part.partition] = False
-            self._next[part.partition] = part.offset
+            place = (part.topic, part.partition)
+            part.offset = OFFSET_STORED if known is None else known.get(place, OFFSET_BEGINNING)
+            self._assigned[place] = False
+            self._next[place] = part.offset
         consumer.assign(partitions)
         # one that went away while it was paused comes back paused
-        (consumer.pause if self._paused else consumer.resume)(partitions)
+        still = [p for p in partitions if self._paused or p.topic in self._held]
+        consumer.pause(still)
+        consumer.resume([p for p in partitions if p not in still])
         self._complaints.over()
-        log.info("partitions_assigned", partitions=[p.partition for p in partitions])
+        log.info(
+            "partitions_assigned",
+            partitions=[p.partition for p in partitions if p.topic == self._topics[0]],
+        )
+
+    def _committed(self, partitions: list[TopicPartition]) -> dict[Place, int] | None:
+        """The broker's record of the group; None where it does not say, and is to be asked again by
+        the client itself."""
+        try:
+            found = self._consumer.committed(partitions, timeout=ASSIGN_SECONDS)
+        except KafkaException as error:
+            log.warning("positions_unknown", error=str(error))
+            return None
+        return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for part in partitions:
-            self._assigned.pop(part.partition, None)
-            self._next.pop(part.partition, None)
+            self._assigned.pop((part.topic, part.partition), None)
+            self._next.pop((part.topic, part.partition), None)
 
     def next(self, timeout: float) -> Message | None:
         """The next record, or None."""
         self._resume()
         record = self._consumer.poll(timeout)
         return None if record is None else self._message(record)
+
+    def hold(self, topics: Iterable[str]) -> None:
+        """Hand out nothing of some topics until asked otherwise; the others go on."""
+        held = frozenset(topics)
+        if held == self._held:
+            return
+        places = self._consumer.assignment()
+        self._consumer.pause([p for p in places if p.topic in held])
+        self._consumer.resume([p for p in places if p.topic in self._held - held])
+        self._held = held
 
     def _message(self, record: KafkaRecord) -> Message | None:
         error = record.error()
@@ -334,24 +377,34 @@ class KafkaSource:
             return None
         self._complaints.over()
         place = _place(record)
+        if place.topic in self._held:  # fetched before
+            self._back_to(place)
+            return None
         origin = Origin(
             source="kafka", topic=place.topic, partition=place.partition, offset=place.offset
         )
         value = _bytes(record.value())
-        self._assigned[place.partition] = False
+        self._assigned[place.topic, place.partition] = False
         kind, milliseconds = record.timestamp()
         known = kind != TIMESTAMP_NOT_AVAILABLE
         self._in_hand = datetime.fromtimestamp(milliseconds / 1000, UTC) if known else None
-        return Message(value, _headers(record), origin, len(value), sent=self._in_hand)
+        return Message(
+            value,
+            _headers(record),
+            origin,
+            len(value),
+            sent=self._in_hand,
+            key=_bytes(record.key()).decode("utf-8", "replace"),
+        )
 
     def _note(self, error: KafkaError, record: KafkaRecord) -> None:
         """What comes instead of a record: the end of a partition, or a complaint."""
         if error.code() == KafkaError._PARTITION_EOF:
             self._complaints.over()
-            partition = record.partition()
-            if partition in self._assigned:
-                self._assigned[partition] = True
-                self._passed(partition, record.offset())
+            end = _place(record)
+            if (end.topic, end.partition) in self._assigned:
+                self._assigned[end.topic, end.partition] = True
+                self._passed((end.topic, end.partition), end.offset)
         elif error.fatal():
             raise SourceError(f"Kafka gave up: {error.str()}; check the broker and restart.")
         else:
@@ -380,7 +433,8 @@ class KafkaSource:
 
     def _resume(self) -> None:
         if self._paused:
-            self._consumer.resume(self._consumer.assignment())
+            places = self._consumer.assignment()
+            self._consumer.resume([p for p in places if p.topic not in self._held])
             self._paused = False
 
     def done(self, message: Message, *, failed: bool) -> None:
@@ -389,7 +443,7 @@ class KafkaSource:
         if origin.offset is None:
             return
         self._in_hand = None
-        self._passed(origin.partition, origin.offset + 1)
+        self._passed((origin.topic, origin.partition), origin.offset + 1)
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(origin.topic, origin.partition, origin.offset + 1)],
@@ -402,17 +456,17 @@ class KafkaSource:
         """True when every assigned partition has been read to its end."""
         return bool(self._assigned) and all(self._assigned.values())
 
-    def _passed(self, partition: int | None, offset: int | None) -> None:
-        if partition in self._next and offset is not None:
-            self._next[partition] = offset
+    def _passed(self, place: Place, offset: int) -> None:
+        if place in self._next:
+            self._next[place] = offset
 
     def backlog(self) -> Backlog:
         """The broker's end of each partition less where the store is; the last answer where the
         broker does not give one. The client's own copy of the end stands still while a message is
         worked on, so the broker is asked."""
-        behind: dict[int, int] = {}
-        for partition, offset in sorted(self._next.items()):
-            place = TopicPartition(self._topic, partition)
+        behind: dict[Place, int] = {}
+        for (topic, partition), offset in sorted(self._next.items()):
+            place = TopicPartition(topic, partition)
             try:
                 ends = self._consumer.get_watermark_offsets(place, timeout=END_SECONDS)
             except KafkaException as error:
@@ -420,9 +474,13 @@ class KafkaSource:
                 break
             if ends is None:  # in time
                 break
-            behind[partition] = max(0, ends[1] - max(ends[0], offset))
+            behind[topic, partition] = max(0, ends[1] - max(ends[0], offset))
         self._lag = {n: behind.get(n, self._lag.get(n, 0)) for n in self._next}
-        return Backlog({str(n): lag for n, lag in self._lag.items()}, self._in_hand)
+        return Backlog({self._label(place): n for place, n in self._lag.items()}, self._in_hand)
+
+    def _label(self, place: Place) -> str:
+        """A partition's number, with its topic where there are several."""
+        return str(place[1]) if len(self._topics) == 1 else f"{place[0]}/{place[1]}"
 
     def close(self) -> None:
         """Leave the group."""

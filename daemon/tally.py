@@ -13,7 +13,7 @@ from updater.store import Store
 from updater.types import Patch, by_matrix, kinds_of
 
 if TYPE_CHECKING:
-    from daemon.pipeline import Judged
+    from daemon.judging import Judged
 
 NO_COVER: Final = "none"
 """The label of ground the map has no cover for, or one that is no leaf of the nomenclature."""

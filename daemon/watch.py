@@ -22,7 +22,7 @@ from daemon.sources import Source
 from daemon.subscribers import due, last_digest
 from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind, Rhythm
-from updater import outbox, progress
+from updater import asked, outbox, progress
 from updater.errors import CheckpointPostponed
 from updater.store import Store
 from updater.subscriptions import channel_name, subscriptions
@@ -159,5 +159,10 @@ class Watch:
             self._metrics.source_lag.remove(partition)
         self._partitions = set(found.lag)
         now = self._stores[0].clock()
+        oldest = [asked.waiting(store) for store in self._stores]
+        since = [at for _, at in oldest if at is not None]
+        out = max(((now - at).total_seconds() for at in since), default=0.0)
+        self._metrics.asked.set(sum(count for count, _ in oldest))
+        self._metrics.asked_waiting.set(out)
         waited = (now - found.oldest).total_seconds() if found.oldest is not None else 0.0
-        self._metrics.source_waiting.set(max(0.0, waited))
+        self._metrics.source_waiting.set(max(0.0, waited, out))

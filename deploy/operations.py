@@ -166,6 +166,14 @@ def _stages() -> list[series.Panel]:
             ),
         ),
         lines(
+            "Asked of detect processes",
+            "Acquisitions without a judgement, and how long the oldest has waited: one that rises "
+            "alone is a task that keeps killing its worker.",
+            units.Short,
+            ("sum by (instance) (millesimed_asked_events)", "{{instance}} asked"),
+            ("max by (instance) (millesimed_asked_waiting_seconds)", "{{instance}} seconds"),
+        ),
+        lines(
             "Alerts by name",
             "When which alert fired.",
             units.Short,

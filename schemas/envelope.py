@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka, to_binary
 from cloudevents.core.exceptions import CloudEventValidationError
@@ -24,24 +24,33 @@ from schemas.change import Change
 from schemas.dead_letter import DeadLetter
 from schemas.errors import EventTooLarge, InvalidEvent, NotJson
 from schemas.policy import MAX_EVENT_BYTES
+from schemas.task import Judgement, Task
 
 ACQUISITION_TYPE: Final = "fr.millesimed.acquisition.v1"
 CHANGE_TYPE: Final = "fr.millesimed.change.v1"
 ALERT_TYPE: Final = "fr.millesimed.alert.v1"
 DEAD_LETTER_TYPE: Final = "fr.millesimed.dead-letter.v1"
+TASK_TYPE: Final = "fr.millesimed.task.v1"
+JUDGEMENT_TYPE: Final = "fr.millesimed.judgement.v1"
 
 TOPIC_ACQUISITIONS: Final = "millesimed.acquisitions"
 TOPIC_CHANGES: Final = "millesimed.changes"
 TOPIC_ALERTS: Final = "millesimed.alerts"
 TOPIC_DEAD_LETTERS: Final = "millesimed.dead-letters"
+TOPIC_TASKS: Final = "millesimed.tasks"
+TOPIC_JUDGEMENTS: Final = "millesimed.judgements"
 
 MODELS: Final[dict[str, tuple[str, type[BaseModel]]]] = {
     ACQUISITION_TYPE: (TOPIC_ACQUISITIONS, AcquisitionItem),
     CHANGE_TYPE: (TOPIC_CHANGES, Change),
     ALERT_TYPE: (TOPIC_ALERTS, Alert),
     DEAD_LETTER_TYPE: (TOPIC_DEAD_LETTERS, DeadLetter),
+    TASK_TYPE: (TOPIC_TASKS, Task),
+    JUDGEMENT_TYPE: (TOPIC_JUDGEMENTS, Judgement),
 }
 """Topic and data model of every event type."""
+
+Data = TypeVar("Data", bound=BaseModel)
 
 _STRUCTURED: Final = "application/cloudevents+json"
 _MAX_DEPTH: Final = 64
@@ -81,17 +90,7 @@ def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> Acquisi
             f"The event has {len(value)} bytes, more than the {MAX_EVENT_BYTES} allowed; "
             "send the image by reference, not inside the event."
         )
-    document = _json(value)
-    attributes, data = _attributes(document, headers, value)
-    if attributes["type"] != ACQUISITION_TYPE:
-        raise InvalidEvent(
-            f"The event type is {str(attributes['type'])[:100]!r}, not {ACQUISITION_TYPE!r}; "
-            "send acquisitions only on this source."
-        )
-    try:
-        item = AcquisitionItem.model_validate(data)
-    except ValidationError as error:
-        raise InvalidEvent(_first_problem(error)) from None
+    attributes, item = _read(value, headers, ACQUISITION_TYPE, AcquisitionItem)
     time = attributes.get("time")
     return AcquisitionEvent(
         id=str(attributes["id"]),
@@ -99,6 +98,47 @@ def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> Acquisi
         time=time if isinstance(time, datetime) else None,
         item=item,
     )
+
+
+def parse_task(value: bytes, headers: dict[str, bytes]) -> Task:
+    """Read a task.
+
+    Raises:
+        NotJson, InvalidEvent: it is none.
+    """
+    return _read(value, headers, TASK_TYPE, Task)[1]
+
+
+def parse_judgement(value: bytes, headers: dict[str, bytes]) -> Judgement:
+    """Read a judgement.
+
+    Raises:
+        NotJson, InvalidEvent: it is none.
+    """
+    return _read(value, headers, JUDGEMENT_TYPE, Judgement)[1]
+
+
+def _read(
+    value: bytes, headers: dict[str, bytes], type_: str, model: type[Data]
+) -> tuple[dict[str, Any], Data]:
+    """Attributes and data of an event of one type."""
+    attributes, data = _attributes(_json(value), headers, value)
+    if attributes["type"] != type_:
+        wanted = _name(type_)
+        raise InvalidEvent(
+            f"The event type is {str(attributes['type'])[:100]!r}, not {type_!r}; "
+            f"send {wanted}s only on this source."
+        )
+    try:
+        return attributes, model.model_validate(data)
+    except ValidationError as error:
+        what = "acquisition Item" if model is AcquisitionItem else _name(type_)
+        raise InvalidEvent(_first_problem(error, what)) from None
+
+
+def _name(type_: str) -> str:
+    """An event type as one says it."""
+    return type_.removeprefix("fr.millesimed.").removesuffix(".v1")
 
 
 def _json(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -170,16 +210,13 @@ def _attributes(
     return attributes, document if binary else document.get("data")
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, kind: str) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     where = _plain(".".join(str(part) for part in problem["loc"])) or "the item"
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
     what = _plain(problem["msg"])
-    return (
-        f"The event's data is no acquisition Item: {where}: {what}{rest}; correct it and send it "
-        "again."
-    )
+    return f"The event's data is no {kind}: {where}: {what}{rest}; correct it and send it again."
 
 
 def _plain(text: str) -> str:

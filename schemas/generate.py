@@ -24,6 +24,8 @@ _OPERATIONS: Final[dict[str, tuple[str, str]]] = {
     envelope.CHANGE_TYPE: ("send", "What one acquisition did to the map."),
     envelope.ALERT_TYPE: ("send", "An alert entered a state."),
     envelope.DEAD_LETTER_TYPE: ("send", "An event could not have its effect."),
+    envelope.TASK_TYPE: ("send", "An acquisition is to be judged (between the roles)."),
+    envelope.JUDGEMENT_TYPE: ("receive", "What a detector says of a task (between the roles)."),
 }
 
 
@@ -54,7 +56,7 @@ def nomenclature_document() -> dict[str, Any]:
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of the four topics."""
+    """The AsyncAPI 3.0 document of the topics."""
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}

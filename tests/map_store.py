@@ -9,7 +9,7 @@ import numpy as np
 from shapely.geometry import box
 
 from daemon.bench_patch import event_of
-from daemon.pipeline import assert_whole
+from daemon.planning import assert_whole
 from detectors.types import Region
 from schemas.dead_letter import Origin
 from schemas.policy import SENSOR_POLICY, Sensor

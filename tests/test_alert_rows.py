@@ -8,7 +8,7 @@ import pytest
 import shapely
 from shapely.geometry import box
 
-from daemon.pipeline import with_places
+from daemon.planning import with_places
 from schemas.alert import AlertState
 from schemas.legal import LegalStatus
 from schemas.policy import Sensor

@@ -90,15 +90,18 @@ def commit(store: Store, effect: Effect) -> None:
         )
         for block, file in effect.series.items():
             cursor.execute("INSERT OR REPLACE INTO series VALUES (?, ?, ?)", [block, file, now])
-        _write_offset(cursor, effect.origin)
+        cursor.execute("DELETE FROM asked WHERE event = ?", [event.key])
+        write_offset(cursor, effect.origin)
         faults.reached("in-transaction")
     faults.reached("after-commit")
 
 
-def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
-    """Keep an event that could not have its effect; False when it is kept already."""
+def commit_dead_letter(store: Store, letter: DeadLetter, *, read: bool = True) -> bool:
+    """Keep an event that could not have its effect; False when it is kept already. ``read``: its
+    place in the source is to be noted too, which it is already where it waited for a judgement."""
     with store.transaction() as cursor:
-        _write_offset(cursor, letter.origin)
+        if read:
+            write_offset(cursor, letter.origin)
         known = cursor.execute("SELECT 1 FROM dead_letters WHERE id = ?", [letter.id]).fetchone()
         if known is not None:
             return False
@@ -118,7 +121,14 @@ def commit_dead_letter(store: Store, letter: DeadLetter) -> bool:
 def commit_offset(store: Store, origin: Origin) -> None:
     """Note that a message was read and needs no effect (a duplicate)."""
     with store.transaction() as cursor:
-        _write_offset(cursor, origin)
+        write_offset(cursor, origin)
+
+
+def commit_offsets(store: Store, origins: Sequence[Origin]) -> None:
+    """Note how far several partitions are read."""
+    with store.transaction() as cursor:
+        for origin in origins:
+            write_offset(cursor, origin)
 
 
 def append_polygons(
@@ -320,7 +330,8 @@ def write_outbox(
         )
 
 
-def _write_offset(cursor: duckdb.DuckDBPyConnection, origin: Origin) -> None:
+def write_offset(cursor: duckdb.DuckDBPyConnection, origin: Origin) -> None:
+    """Note that a message of Kafka was read; a file has no place to note."""
     if origin.offset is None:
         return
     cursor.execute(

@@ -17,6 +17,7 @@ VARIABLE: Final = "MILLESIMED_FAULT"
 POINTS: Final = (
     "after-read",  # a message is in hand, nothing is done yet
     "after-detect",  # its regions are known, the map is untouched
+    "before-answer",  # a detect worker has judged, nobody was told
     "in-transaction",  # everything is written, the COMMIT is still to come
     "after-commit",  # the effect is in the store, nobody was told
     "before-offset-commit",  # the source does not know yet

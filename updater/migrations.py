@@ -204,7 +204,31 @@ CREATE TABLE retries (
 """Every channel keeps a position, and what it passed over, instead of a row for each message it
 had; dead letters that were given another chance."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4)
+V5: Final = """
+CREATE TABLE asked (
+    seq BIGINT NOT NULL,
+    event VARCHAR NOT NULL,
+    payload BLOB NOT NULL,
+    headers VARCHAR NOT NULL,
+    origin VARCHAR NOT NULL,
+    sent TIMESTAMPTZ,
+    since TIMESTAMPTZ NOT NULL,
+    acquired TIMESTAMPTZ NOT NULL,
+    footprint BLOB NOT NULL,
+    west DOUBLE NOT NULL,
+    south DOUBLE NOT NULL,
+    east DOUBLE NOT NULL,
+    north DOUBLE NOT NULL,
+    task VARCHAR,
+    offered TIMESTAMPTZ,
+    judgement VARCHAR
+);
+"""
+"""Acquisitions that detect workers are to judge, in the order they came. A row is written with the
+offset its event was read at and goes in the transaction of its effect; ``task`` is null while it
+waits for an earlier one of the same ground, and in the rows of an event that came again."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4, V5)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -13,6 +13,7 @@ inside those leaves a log again, and the next opening starts over.
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from collections.abc import Iterator
@@ -172,6 +173,21 @@ class Store:
             store._connection.close()
             raise
         return store
+
+    @staticmethod
+    def held(path: Path) -> bool:
+        """True while another process has the store open. Whoever waits for a store asks this before
+        opening it: between the look for a log and the lock its holder could still be killed, and
+        leave a log that was not seen. Not to be asked by the process that has it open: locks are
+        the process's, and go with the first handle that is closed."""
+        try:
+            with path.open("r+b") as handle:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of at once
+        except BlockingIOError:
+            return True
+        except OSError:  # opening says what is wrong
+            return False
+        return False
 
     def _has_index(self) -> bool:
         """False after a kill inside a recovery, which may leave a checkpointed file without a log

@@ -2,7 +2,7 @@
 
 ``server``: the broker it reads from and writes to, None for an inbox. ``stores``: départements,
 each a copy of the world's. ``port``: where it answers over HTTP, None for not at all. ``extra``:
-lines of its configuration.
+lines of its configuration. ``roles``: it is split into several processes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from updater.verify import verify
 SESSION_MS = 6_000
 """The shortest session a broker takes: a killed member is missed soon."""
 DRAIN_SECONDS = 900.0
+TASK_PARTITIONS = 4
 OUTPUTS = ("changes", "alerts", "dead_letters")
 TO_TELL = 'millesimed_outbox_depth{channel="kafka"}'
 TOLD = 'millesimed_published_total{{channel="{}"'
@@ -59,6 +61,7 @@ class Rig:
     acquisitions: str = TOPIC_ACQUISITIONS
     with_topics: bool = True
     port: int | None = None
+    roles: bool = False
     sent: int = 0
     seen: set[tuple[str, str]] = field(default_factory=set)
 
@@ -72,6 +75,9 @@ class Rig:
         self.configure()
         if self.server is not None and self.with_topics:
             create_topics(self.server, [self.acquisitions, *self.topics.values()])
+            if self.roles:
+                create_topics(self.server, [self.between["tasks"]], partitions=TASK_PARTITIONS)
+                create_topics(self.server, [self.between["judgements"]])
 
     @property
     def name(self) -> str:
@@ -93,6 +99,11 @@ class Rig:
         """Its own topics, by what is in them."""
         return {kind: f"{self.name}.{kind.replace('_', '-')}" for kind in OUTPUTS}
 
+    @property
+    def between(self) -> dict[str, str]:
+        """Its topics between the roles."""
+        return {kind: f"{self.name}.{kind}" for kind in ("tasks", "judgements") if self.roles}
+
     def configure(self) -> None:
         """Write its configuration."""
         stores = [f"{territory}.duckdb" for territory in self.stores]
@@ -106,13 +117,11 @@ class Rig:
         if self.server is not None:
             lines += ["[kafka]", f'servers = "{self.server}"', f'group = "{self.name}"']
             lines.append(f'acquisitions = "{self.acquisitions}"')
-            lines += [f'{kind} = "{topic}"' for kind, topic in self.topics.items()]
+            lines += [f'{kind} = "{topic}"' for kind, topic in (self.topics | self.between).items()]
             lines.append("[kafka.options]")
-            own = {
-                "session.timeout.ms": SESSION_MS,
-                "allow.auto.create.topics": False,
-                "group.instance.id": self.name,  # comes back at once after a kill
-            }
+            own = {"session.timeout.ms": SESSION_MS, "allow.auto.create.topics": False}
+            if not self.roles:
+                own["group.instance.id"] = self.name  # comes back at once after a kill
             lines += [f'"{k}" = {json.dumps(v)}' for k, v in (own | self.options).items()]
         (self.folder / "millesimed.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -130,9 +139,11 @@ class Rig:
         send(self.server, bodies, self.acquisitions)
         self.sent += len(bodies)
 
-    def start(self, starter: Starter, *, once: bool, fault: str | None = None) -> Running:
-        """Start the service."""
-        arguments = ["run", "--config", str(self.folder / "millesimed.toml")]
+    def start(
+        self, starter: Starter, *, once: bool, fault: str | None = None, role: str = "all"
+    ) -> Running:
+        """Start the service, or a process of one role."""
+        arguments = ["run", "--config", str(self.folder / "millesimed.toml"), "--role", role]
         return starter.start(arguments + ["--once"] * once, log=self.log, fault=fault)
 
     def metric(self, name: str) -> float:
@@ -140,6 +151,17 @@ class Rig:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    def status(self, path: str) -> int:
+        """What a running service answers; 0 where nobody does."""
+        try:
+            address = f"http://127.0.0.1:{self.port}{path}"
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
 
     def until(self, name: str, least: float, *, seconds: float = 240.0) -> None:
         """Wait until a metric has come to a value."""
@@ -214,11 +236,11 @@ class Rig:
         return Outcome(map_, history, published, doubled)
 
 
-def create_topics(server: str, names: list[str]) -> None:
-    """Topics of one partition, those there are left as they are."""
+def create_topics(server: str, names: list[str], *, partitions: int = 1) -> None:
+    """Topics, of one partition unless said otherwise; those there are left as they are."""
     admin = AdminClient({"bootstrap.servers": server, "log_level": 2})
     known = admin.list_topics(timeout=20).topics
-    wanted = [NewTopic(name, num_partitions=1) for name in names if name not in known]
+    wanted = [NewTopic(n, num_partitions=partitions) for n in names if n not in known]
     for done in admin.create_topics(wanted).values() if wanted else ():
         done.result(timeout=20)
 

@@ -20,6 +20,7 @@ import daemon.demo
 import daemon.detection
 import daemon.kafka_channel
 import daemon.map_picture
+import daemon.roles
 import daemon.service  # noqa: F401 - all of it imported, so that children need not
 from daemon.cli import main as millesimed
 from detectors import siamese

@@ -1,0 +1,333 @@
+"""The pipeline of an update process: it owns the map and has images judged by others.
+
+An acquisition is located, and a task goes out with everything a detector needs; the judgement that
+comes back is planned against the map as it is then and committed. Tasks are judged by anybody in
+any order, yet a map ends up as one process alone would have drawn it:
+
+- judgements are applied in the order in which their acquisitions came;
+- an acquisition whose task would turn out otherwise after an earlier one (they share ground, or the
+  earlier one alters the map this one is compared with) is held back until that one is done with.
+
+Every step is one transaction, so whoever opens the store next goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Final
+
+import structlog
+from shapely.geometry.base import BaseGeometry
+
+from daemon.config import KafkaSettings, Settings
+from daemon.exchange import ClaimMissing, Exchange
+from daemon.freight import DamagedFreight, context_bytes, context_from, judged_from
+from daemon.judging import context_of
+from daemon.locate import compared, footprint_of, placed, stores_of
+from daemon.metrics import Metrics
+from daemon.outcomes import Outcome, PassedBy, failure
+from daemon.pipeline import Pipeline, again, place_of
+from daemon.sources import Message
+from daemon.update_rules import departement_of, must_wait, waited_for
+from detectors.types import Progress
+from schemas.dead_letter import Origin
+from schemas.envelope import AcquisitionEvent, parse_acquisition, parse_judgement
+from schemas.errors import MillesimedError
+from schemas.policy import CAMPAIGN_DAYS, CONTEXT_M
+from schemas.task import CONTEXT_MISSING, Judgement, Task, task_id
+from updater import asked, commit, reads
+from updater.asked import Arrival, Asked
+from updater.errors import OutsideMap
+from updater.store import Store
+
+log = structlog.get_logger()
+
+ATTEMPTS: Final = 5
+"""How often a task is given out whose files detect workers cannot read."""
+NOTE_EVERY: Final = 500
+"""Messages after which every store learns how far the topics are read, also one that had none: so
+many are read again, and recognised, after a kill."""
+SERVED_SECONDS: Final = 5.0
+"""Between two looks at who owns which département."""
+
+
+class Updating(Pipeline):
+    """Carries acquisitions as far as the task, and judgements into the map."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        kafka: KafkaSettings,
+        exchange: Exchange,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(stores, settings, metrics, stopping=stopping, progress=progress)
+        self._kafka = kafka
+        self._exchange = exchange
+        self._own = {store.territory: store for store in stores}
+        self._read: dict[tuple[str, int], Origin] = {}
+        self._since_note = 0
+        self._others: dict[str, BaseGeometry] = {}
+        self._looked = -math.inf
+
+    def begin(self) -> None:
+        """Say whose maps these are, go on where the process before stopped, give out again what has
+        waited long, and sweep the exchange folder."""
+        for store in self._stores:
+            self._exchange.serve(store)
+            patience = timedelta(seconds=self._settings.ask_again_seconds)
+            for row in asked.unanswered(store, offered_before=store.clock() - patience):
+                self._give_out(store, row)
+            self._advance(store)
+            self._exchange.sweep(store.territory, asked.tasks(store))
+
+    def handle(self, message: Message) -> Outcome:
+        """Take one message, an acquisition or a judgement, as far as it goes.
+
+        Raises:
+            Interrupted: asked to stop; the message must come again.
+            StoreError: the store, or the disk anything is worked out on, fails; likewise.
+        """
+        outcome = super().handle(message)
+        origin = message.origin
+        self._read[origin.topic, origin.partition] = origin
+        self._since_note += 1
+        if self._since_note >= NOTE_EVERY:
+            self._note()
+        return outcome
+
+    def rest(self) -> bool:
+        """Every store learns how far the topics are read; True where no judgement is waited for."""
+        self._note()
+        return not any(asked.waiting(store)[0] for store in self._stores)
+
+    def full(self) -> bool:
+        """True where so much is asked for already that no more should be."""
+        return sum(asked.waiting(s)[0] for s in self._stores) >= self._settings.asked_at_once
+
+    def _note(self) -> None:
+        if self._read:
+            for store in self._stores:
+                commit.commit_offsets(store, list(self._read.values()))
+        self._read.clear()
+        self._since_note = 0
+
+    def _carried(self, message: Message) -> Outcome:
+        try:
+            if not self._may_concern(message.key):
+                raise PassedBy
+            if message.origin.topic == self._kafka.judgements:
+                return self._answered(message)
+            return super()._carried(message)
+        except PassedBy:
+            return Outcome.ELSEWHERE
+
+    # whose it is
+
+    def _may_concern(self, key: str) -> bool:
+        """False for what is keyed to a département that another process owns."""
+        departement = departement_of(key)
+        if departement is None or departement in self._own:
+            return True
+        return self._kafka.catch_all and departement not in self._served()
+
+    def _served(self) -> dict[str, BaseGeometry]:
+        """Départements of all update processes; looked up now and then."""
+        if monotonic() - self._looked > SERVED_SECONDS:
+            self._others, self._looked = self._exchange.served(), monotonic()
+        return self._others
+
+    def _stores_of(self, event: AcquisitionEvent, message: Message) -> list[Store]:
+        try:
+            return stores_of(event.item, self._stores)
+        except OutsideMap:
+            wanted = event.item.properties.departement or departement_of(message.key)
+            if wanted in self._own:
+                raise
+            ground, served = footprint_of(event.item), self._served()
+            elsewhere = (
+                wanted in served
+                if wanted is not None
+                else any(ground.intersects(bounds) for bounds in served.values())
+            )
+            if elsewhere or not self._kafka.catch_all:
+                raise PassedBy from None
+            raise
+
+    def _dead_letter(
+        self, message: Message, event: AcquisitionEvent | None, reason: str, text: str
+    ) -> Outcome:
+        unread = event is None and departement_of(message.key) not in self._own
+        if unread and not self._kafka.catch_all:
+            raise PassedBy
+        return super()._dead_letter(message, event, reason, text)
+
+    # acquisitions
+
+    def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> Outcome:
+        item, read = event.item, place_of(message)
+        arrival = Arrival(
+            event=event.key,
+            payload=message.value or b"",
+            headers=message.headers,
+            origin=message.origin,
+            sent=message.sent,
+            acquired=item.acquired,
+            footprint=placed(store, item),
+        )
+        if asked.of_event(store, event.key):
+            asked.note(store, arrival, None, read)
+            log.info("event_duplicate")
+            return Outcome.DUPLICATE
+        if self._must_wait(store, arrival):
+            asked.note(store, arrival, None, read)
+            return Outcome.ASKED
+        if self._has_history(event):
+            return super()._apply_to(store, event, message)
+        asked.note(store, arrival, self._task(store, event, attempt=1), read)
+        return Outcome.ASKED
+
+    def _must_wait(self, store: Store, arrival: Arrival, *, before: int | None = None) -> bool:
+        around = arrival.footprint.buffer(CONTEXT_M).bounds
+        return must_wait(
+            arrival.footprint,
+            max(arrival.acquired - timedelta(days=CAMPAIGN_DAYS), reads.end_of(store.millesime)),
+            asked.rivals(store, around, before=before),
+        )
+
+    def _task(self, store: Store, event: AcquisitionEvent, *, attempt: int) -> Task:
+        """The task of an acquisition, its context written."""
+        with self._metrics.stage("locate", acquired=event.item.acquired):
+            located = compared(store, event.item, roots=self._settings.asset_roots)
+            name = task_id(store.territory, event.key)
+            body = context_bytes(context_of(store, event.item, located))
+            claim = self._exchange.put(store.territory, name, "context", body)
+        return Task(
+            task=name,
+            attempt=attempt,
+            event=event.key,
+            item=event.item.id,
+            departement=store.territory,
+            context=claim,
+            asked=store.clock(),
+        )
+
+    # judgements
+
+    def _answered(self, message: Message) -> Outcome:
+        """Keep a judgement and apply what can be applied now."""
+        try:
+            judgement = parse_judgement(message.value or b"", dict(message.headers))
+        except MillesimedError as error:
+            log.error("judgement_refused", error=str(error), offset=message.origin.offset)
+            return Outcome.REFUSED
+        store = self._own.get(judgement.departement)
+        if store is None:
+            raise PassedBy
+        row = next(iter(asked.of_event(store, judgement.event)), None)
+        if row is None or not waited_for(row, judgement):
+            known = row.judgement.result if row is not None and row.judgement else None
+            if judgement.result != known:
+                self._exchange.discard(store.territory, judgement.result)
+            commit.commit_offset(store, message.origin)
+            log.info("judgement_duplicate", task=judgement.task)
+            return Outcome.DUPLICATE
+        if judgement.reason == CONTEXT_MISSING and judgement.attempt < ATTEMPTS:
+            self._give_out(store, row, message.origin)
+            return Outcome.JUDGED
+        asked.answer(store, row.seq, judgement, message.origin)
+        self._advance(store)
+        return Outcome.JUDGED
+
+    def _advance(self, store: Store) -> None:
+        """Apply every judgement whose turn it is, and take up what waited for that."""
+        self._take_up(store)
+        while self._settle_first(store):
+            self._take_up(store)
+
+    def _settle_first(self, store: Store) -> bool:
+        """Apply the judgement of the oldest arrival; False where there is none yet."""
+        row = asked.first(store)
+        if row is None or row.judgement is None or row.task is None:
+            return False
+        message = again(row)
+        event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
+        with structlog.contextvars.bound_contextvars(event_id=event.id):
+            try:
+                self._settle(store, event, row.task, row.judgement, message)
+            except (ClaimMissing, DamagedFreight) as error:
+                if row.task.attempt < ATTEMPTS:
+                    log.warning("judgement_lost", task=row.task.task, error=str(error))
+                    self._give_out(store, row)
+                    return False
+                self._refuse(store, event, error.reason, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it has a name
+                self._refuse(store, event, *failure(error))
+        self._exchange.remove(store.territory, row.task.task)
+        return True
+
+    def _settle(
+        self,
+        store: Store,
+        event: AcquisitionEvent,
+        task: Task,
+        judgement: Judgement,
+        message: Message,
+    ) -> None:
+        """The effect of a judged acquisition, or its dead letters.
+
+        Raises:
+            ClaimMissing, DamagedFreight: a file of it is lost.
+        """
+        if judgement.result is None:
+            reason = judgement.reason or "internal"
+            self._refuse(store, event, reason, judgement.message or "It could not be judged.")
+            return
+        context = context_from(self._exchange.get(store.territory, task.context))
+        judged = judged_from(self._exchange.get(store.territory, judgement.result))
+        self._commit(store, event, context.located, judged, message)
+        self._ended(Outcome.PROCESSED)
+
+    def _take_up(self, store: Store) -> None:
+        """Go on with what was held back and no longer needs to be."""
+        while any(self._taken_up(store, row) for row in asked.held(store)):
+            pass
+
+    def _taken_up(self, store: Store, row: Asked) -> bool:
+        """True where an arrival is done with at once, which others may have waited for."""
+        if self._must_wait(store, row.arrival, before=row.seq):
+            return False
+        event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
+        if not self._has_history(event):
+            return not self._give_out(store, row)
+        with structlog.contextvars.bound_contextvars(event_id=event.id):
+            try:
+                self._ended(super()._apply_to(store, event, again(row)))
+            except Exception as error:  # noqa: BLE001
+                self._refuse(store, event, *failure(error))
+        return True
+
+    def _give_out(self, store: Store, row: Asked, read: Origin | None = None) -> bool:
+        """Send out the task of an arrival, for the first time or again; False where it became a
+        dead letter."""
+        event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
+        attempt = row.task.attempt + 1 if row.task else 1
+        try:
+            asked.give_out(store, row.seq, self._task(store, event, attempt=attempt), read)
+        except Exception as error:  # noqa: BLE001
+            self._refuse(store, event, *failure(error))
+            return False
+        return True
+
+    def _refuse(self, store: Store, event: AcquisitionEvent, reason: str, text: str) -> None:
+        """Every arrival of an event becomes a dead letter."""
+        for row in asked.of_event(store, event.key):
+            self._ended(self._dead_letter(again(row), event, reason, text))
+            asked.forget(store, row.seq)
