@@ -108,6 +108,18 @@ def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
     return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
 
 
+def of_versions(store: Store, versions: Sequence[int]) -> list[MapPolygon]:
+    """Some versions of polygons, in the order of their numbers."""
+    if not versions:
+        return []
+    rows = store.execute(
+        f"SELECT {_COLUMNS} FROM polygons WHERE version BETWEEN ? AND ? "
+        "AND version IN (SELECT unnest(?::BIGINT[])) ORDER BY version",
+        [min(versions), max(versions), list(versions)],  # the range spares reading other blocks
+    ).fetchall()
+    return _polygons(rows)
+
+
 def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
     """How many polygons of any age touch a rectangle; counting ends one beyond ``most``."""
     row = store.execute(
