@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from daemon import api_alerts, api_chips, api_feeds, api_subscriptions, api_unsubscribe
+from daemon import api_alerts, api_chips, api_feeds, api_subscriptions, api_unsubscribe, ogc, stac
 
 router = APIRouter()
-for part in (api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds):
+for part in (api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds, ogc, stac):
     router.include_router(part.router)

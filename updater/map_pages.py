@@ -19,10 +19,13 @@ from updater.reads import EPOCH, of_versions
 from updater.store import Store
 from updater.types import MapPolygon
 
-COLUMNS: Final = (
-    *("id", "code_cs", "code_us", "millesime", "source", "ossature", "id_origine", "code_or"),
-)
-"""Columns a page can be filtered by."""
+COLUMNS: Final = {
+    **{name: f"p.{name}" for name in ("id", "code_cs", "code_us", "source", "id_origine")},
+    "code_or": "p.code_or",
+    "millesime": "p.millesime::VARCHAR",
+    "ossature": "p.ossature::INTEGER",
+}
+"""Columns a page can be filtered by, as the exported product has them."""
 NEAR: Final = """
 near AS MATERIALIZED (
     SELECT version FROM polygons
@@ -119,6 +122,6 @@ def _held(state: State, part: Part, after: int) -> tuple[str, str, Sequence[Any]
     for name, value in part.equal.items():
         if name not in COLUMNS:
             raise ValueError(f"polygons are not filtered by {name}")
-        where += f" AND p.{name} = ?"
+        where += f" AND {COLUMNS[name]} = ?"
         values.append(value)
     return head, where, values

@@ -30,7 +30,8 @@ _COLUMNS = (
     "id, code_cs, code_us, millesime, ST_AsWKB(geom), version, source, ossature, "
     "id_origine, code_or, epoch_us(valid_from)"
 )
-_IMAGE = "item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation"
+IMAGE = "item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation"
+"""What is read of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +211,22 @@ def next_offsets(store: Store) -> dict[tuple[str, int], int]:
 
 def images(store: Store) -> list[ImageRecord]:
     """Every image the store knows, newest first."""
-    rows = store.execute(f"SELECT {_IMAGE} FROM images ORDER BY acquired DESC, item").fetchall()
-    return [_image(row) for row in rows]
+    rows = store.execute(f"SELECT {IMAGE} FROM images ORDER BY acquired DESC, item").fetchall()
+    return [image_of(row) for row in rows]
 
 
 def images_in(store: Store, bounds: Bounds) -> list[ImageRecord]:
     """Images whose footprint touches a rectangle, newest first."""
     rows = store.execute(
-        f"SELECT {_IMAGE} FROM images WHERE ST_Intersects(footprint, "
+        f"SELECT {IMAGE} FROM images WHERE ST_Intersects(footprint, "
         "ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY acquired DESC, item",
         list(bounds),
     ).fetchall()
-    return [_image(row) for row in rows]
+    return [image_of(row) for row in rows]
 
 
-def _image(row: tuple[Any, ...]) -> ImageRecord:
+def image_of(row: tuple[Any, ...]) -> ImageRecord:
+    """The image of a row of ``IMAGE``."""
     return ImageRecord(
         item=row[0],
         path=Path(row[1]),
