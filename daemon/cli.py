@@ -15,6 +15,7 @@ from daemon import (
     commands_history,
     commands_map,
     commands_run,
+    commands_standards,
     commands_subscriptions,
     commands_token,
 )
@@ -38,6 +39,7 @@ commands_data.add_to(app)
 commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)
+commands_standards.add_to(app)
 commands_bench.add_to(app)
 
 

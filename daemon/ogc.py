@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -41,6 +42,9 @@ from daemon.tokens import needs
 
 AT_ONCE: Final = 2
 """Pages read at the same time; more would take the cores from detection."""
+MOST_WAITING: Final = 12
+"""Calls that wait for one of these; there are forty threads for all requests together."""
+BUSY_SECONDS: Final = 2
 CHUNK: Final = 100
 """Features written at once."""
 PART1: Final = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/"
@@ -64,6 +68,24 @@ router = APIRouter(
     default_response_class=JSONResponse,
 )
 reading = threading.BoundedSemaphore(AT_ONCE)
+waiting = threading.BoundedSemaphore(AT_ONCE + MOST_WAITING)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait to read a page.
+
+    Raises:
+        HTTPException: 503, too many wait.
+    """
+    if not waiting.acquire(blocking=False):
+        detail = "Too many pages are being read; try again."
+        raise HTTPException(503, detail, {"Retry-After": str(BUSY_SECONDS)})
+    try:
+        with reading:
+            yield
+    finally:
+        waiting.release()
 
 
 def answers(schema: Schema, media: str = "application/json", *more: int) -> dict[Any, Any]:
@@ -191,7 +213,7 @@ def queryables(layer: Found, request: Request, _: Plain) -> Response:
 
 @router.get(
     "/collections/{collection}/items",
-    responses=answers(ogc_schemas.FEATURES, GEOJSON, 404),
+    responses=answers(ogc_schemas.FEATURES, GEOJSON, 404, 503),
     openapi_extra={**ANY, "parameters": items_parameters(DEFAULT, MOST)},
     response_class=Response,
     dependencies=[TAKES_JSON],
@@ -199,7 +221,7 @@ def queryables(layer: Found, request: Request, _: Plain) -> Response:
 def items(layer: Found, request: Request) -> Response:
     """A page of its features."""
     query = query_of(request, layer)
-    with reading:
+    with turn():
         rows = layer.rows(query.known, query.part, after=query.after, most=query.limit + 1)
         matched = layer.count(query.known, query.part)
     shown = rows[: query.limit]
@@ -220,7 +242,7 @@ def items(layer: Found, request: Request) -> Response:
 
 @router.get(
     "/collections/{collection}/items/{feature}",
-    responses=answers(ogc_schemas.FEATURE, GEOJSON, 404),
+    responses=answers(ogc_schemas.FEATURE, GEOJSON, 404, 503),
     openapi_extra={
         **ANY,
         "parameters": [parameter("crs", {"type": "string", "format": "uri"}, "Else CRS84.")],
@@ -231,7 +253,7 @@ def items(layer: Found, request: Request) -> Response:
 def item(layer: Found, request: Request, feature: Annotated[str, Path(max_length=200)]) -> Response:
     """One feature."""
     crs = crs_of(layer, "crs", only(request, ("crs", "f")).get("crs"))
-    with reading:
+    with turn():
         row = layer.row(layer.latest(), feature)
     if row is None:
         raise HTTPException(404, f"{layer.id} has no feature {feature[:60]}.")

@@ -9,11 +9,11 @@ from typing import Any
 
 from daemon.ogc_columns import ALERT_COLUMNS, DIFF_COLUMNS
 from daemon.ogc_layers import Column, Key, Layer, Row, checked_key
-from updater import alert_pages, diff_pages, map_pages
+from updater import alert_pages, diff_pages
 from updater.alert_rows import rank
 from updater.diff import DiffPiece
 from updater.generalise import as_multi
-from updater.map_pages import Part, State
+from updater.map_pages import Part
 from updater.reads import end_of
 from updater.types import AlertRecord
 
@@ -74,16 +74,9 @@ class DifferentialLayer(Layer):
 
     def row(self, known: datetime, feature: str) -> Row | None:
         """One piece by the ids of both its polygons."""
-        older, _, _ = feature.partition("~")
-        state = State(end_of(self.first), known)
-        part = Part(equal={"id": older})
-        for polygon in map_pages.page(self.store, state, part, after=0, most=1):
-            piece = self.rows(known, Part(equal={}), after=(polygon.version, ""), most=1)
-            while piece and piece[0].key[0] == polygon.version:
-                if piece[0].id == feature:
-                    return piece[0]
-                piece = self.rows(known, Part(), after=piece[0].key, most=1)
-        return None
+        older, _, newer = feature.partition("~")
+        found = diff_pages.piece_of(self.store, self.span, known, older, newer)
+        return self._shown(*found) if found else None
 
     def key(self, value: object) -> Key:
         """Version of the older polygon, id of the newer."""

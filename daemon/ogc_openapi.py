@@ -13,6 +13,7 @@ from daemon.ogc_schemas import Schema, items_parameters, parameter
 from daemon.problems import MEDIA
 
 GEOJSON: Final = "application/geo+json"
+PROBLEMS: Final = ("400", "404", "406", "default")
 SCHEMAS: Final[dict[str, Schema]] = {
     "landingPage": ogc_schemas.LANDING,
     "confClasses": ogc_schemas.CONFORMANCE,
@@ -102,7 +103,7 @@ def _operation(
     parameters: Sequence[Schema] = (),
 ) -> dict[str, Any]:
     body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    wrong = {code: {"$ref": "#/components/responses/problem"} for code in ("400", "404", "406")}
+    wrong = {code: {"$ref": "#/components/responses/problem"} for code in PROBLEMS}
     return {
         "summary": summary,
         "operationId": name,

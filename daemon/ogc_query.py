@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import HTTPException, Request, params
 
 from daemon.ogc_crs import CRS84, ground_of, offered
 from daemon.ogc_layers import Column, Key, Layer
@@ -44,7 +44,7 @@ def wrong(name: str, sentence: str) -> HTTPException:
     return HTTPException(400, f"{name}: {sentence}")
 
 
-def accepts(*media: str) -> Depends:
+def accepts(*media: str) -> params.Depends:
     """A FastAPI dependency: the caller takes one of these media types, or any of a kind of them.
 
     Raises:
@@ -58,7 +58,7 @@ def accepts(*media: str) -> Depends:
         if asked and not asked & {*media, *wide}:
             raise HTTPException(406, f"This address answers with {media[0]}; accept that.")
 
-    return Depends(check)
+    return params.Depends(check)
 
 
 def only(request: Request, known: Mapping[str, object] | tuple[str, ...]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def plain(request: Request) -> None:
     only(request, ("f",))
 
 
-Plain = Annotated[None, Depends(plain)]
+Plain = Annotated[None, params.Depends(plain)]
 
 
 def query_of(request: Request, layer: Layer) -> Query:

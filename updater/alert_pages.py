@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -52,7 +51,7 @@ def count(store: Store, known: datetime, part: Part) -> int:
     return int(row[0]) if row else 0
 
 
-def _latest_of(known: datetime, part: Part) -> tuple[str, Sequence[Any]]:
+def _latest_of(known: datetime, part: Part) -> tuple[str, list[Any]]:
     values: list[Any] = [known]
     where = (
         "(SELECT * FROM alerts WHERE recorded <= ? QUALIFY row_number() OVER "

@@ -13,8 +13,9 @@ from typing import Any, Final
 import shapely
 
 from schemas.change import ChangeKind
+from updater import map_pages
 from updater.diff import DiffPiece, overlay
-from updater.map_pages import Part
+from updater.map_pages import Part, State
 from updater.reads import of_versions
 from updater.store import Store
 from updater.types import MapPolygon
@@ -64,6 +65,23 @@ def page(
             if len(found) == most:
                 break
     return found
+
+
+def piece_of(
+    store: Store, span: tuple[datetime, datetime], known: datetime, older: str, newer: str
+) -> tuple[Key, DiffPiece] | None:
+    """The piece between two polygons, by the ids they have in either state; None without one."""
+    before, after = State(span[0], known), State(span[1], known)
+    olds = map_pages.page(store, before, Part(equal={"id": older}), after=0, most=1)
+    news = map_pages.page(store, after, Part(equal={"id": newer}), after=0, most=1)
+    row = store.execute(
+        "SELECT bool_or(kind = ?) FROM retirements WHERE recorded <= ? AND version IN "
+        "(SELECT unnest(?::BIGINT[]))",
+        [ChangeKind.CORRECTION.value, known, [p.version for p in olds]],
+    ).fetchone()
+    corrections = {p.version for p in olds} if row and row[0] else set()
+    found = overlay(olds, news, corrections=corrections)
+    return ((olds[0].version, newer), found[0]) if found else None
 
 
 def _pieces(

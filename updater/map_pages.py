@@ -7,7 +7,7 @@ together they are one state of the map, whatever is committed while they are rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -104,7 +104,7 @@ def around(store: Store, state: State, ground: BaseGeometry) -> list[MapPolygon]
     return of_versions(store, [row[0] for row in rows])
 
 
-def _held(state: State, part: Part, after: int) -> tuple[str, str, Sequence[Any]]:
+def _held(state: State, part: Part, after: int) -> tuple[str, str, list[Any]]:
     """What goes before SELECT, what follows FROM, and the values for both."""
     values: list[Any] = []
     head, source = "", "polygons p"
