@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from daemon import api_alerts, api_backup, api_chips, api_feeds, api_subscriptions, api_unsubscribe
+from daemon import (
+    api_alerts,
+    api_backup,
+    api_chips,
+    api_feeds,
+    api_subscriptions,
+    api_unsubscribe,
+    ogc,
+    ogc_project,
+    stac,
+)
 
 router = APIRouter()
-for part in (api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds, api_backup):
+for part in (
+    *(api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds, api_backup),
+    *(ogc, ogc_project, stac),
+):
     router.include_router(part.router)

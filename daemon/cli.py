@@ -18,6 +18,7 @@ from daemon import (
     commands_map,
     commands_recovery,
     commands_run,
+    commands_standards,
     commands_status,
     commands_subscriptions,
     commands_token,
@@ -47,6 +48,7 @@ commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)
 commands_doctor.add_to(app)
+commands_standards.add_to(app)
 commands_bench.add_to(app)
 
 

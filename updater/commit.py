@@ -64,8 +64,8 @@ class OutboxRow:
 
 def commit(store: Store, effect: Effect) -> None:
     """Write an event's whole effect in one transaction."""
-    now = store.clock()
     with store.transaction() as cursor:
+        now = store.clock()  # in here: what is recorded later is committed later
         effect = replace(effect, alerts=_not_overtaken(cursor, effect.alerts))
         _write_patch(cursor, effect, now)
         for step in effect.alerts:

@@ -30,7 +30,8 @@ _COLUMNS = (
     "id, code_cs, code_us, millesime, ST_AsWKB(geom), version, source, ossature, "
     "id_origine, code_or, epoch_us(valid_from)"
 )
-_IMAGE = "item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation"
+IMAGE = "item, path, sensor, acquired, gsd, ST_AsWKB(footprint), elevation"
+"""What is read of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,18 @@ def as_of_in(
     }
     found = _polygons([r for r in rows if r[5] not in gone])
     return sorted(found, key=lambda p: (p.id, p.version))
+
+
+def of_versions(store: Store, versions: Sequence[int]) -> list[MapPolygon]:
+    """Some versions of polygons, in the order of their numbers."""
+    if not versions:
+        return []
+    rows = store.execute(
+        f"SELECT {_COLUMNS} FROM polygons WHERE version BETWEEN ? AND ? "
+        "AND version IN (SELECT unnest(?::BIGINT[])) ORDER BY version",
+        [min(versions), max(versions), list(versions)],  # the range spares reading other blocks
+    ).fetchall()
+    return _polygons(rows)
 
 
 def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
@@ -213,21 +226,22 @@ def next_offsets(store: Store) -> dict[tuple[str, int], int]:
 
 def images(store: Store) -> list[ImageRecord]:
     """Every image the store knows, newest first."""
-    rows = store.execute(f"SELECT {_IMAGE} FROM images ORDER BY acquired DESC, item").fetchall()
-    return [_image(row) for row in rows]
+    rows = store.execute(f"SELECT {IMAGE} FROM images ORDER BY acquired DESC, item").fetchall()
+    return [image_of(row) for row in rows]
 
 
 def images_in(store: Store, bounds: Bounds) -> list[ImageRecord]:
     """Images whose footprint touches a rectangle, newest first."""
     rows = store.execute(
-        f"SELECT {_IMAGE} FROM images WHERE ST_Intersects(footprint, "
+        f"SELECT {IMAGE} FROM images WHERE ST_Intersects(footprint, "
         "ST_MakeEnvelope(?, ?, ?, ?)) ORDER BY acquired DESC, item",
         list(bounds),
     ).fetchall()
-    return [_image(row) for row in rows]
+    return [image_of(row) for row in rows]
 
 
-def _image(row: tuple[Any, ...]) -> ImageRecord:
+def image_of(row: tuple[Any, ...]) -> ImageRecord:
+    """The image of a row of ``IMAGE``."""
     return ImageRecord(
         item=row[0],
         path=Path(row[1]),

@@ -62,8 +62,9 @@ def revert(store: Store, event: str, *, reason: str) -> Reverted:
     if not created and not retired:
         raise PatchRefused(f"The event {event} changed nothing on the map; nothing to revert.")
     created = _with_successors(store, found, created)
-    now, key = store.clock(), PREFIX + found.key
+    key = PREFIX + found.key
     with store.transaction() as cursor:
+        now = store.clock()
         since = cursor.execute(
             "SELECT min(valid_to) FROM retirements WHERE event = ?", [found.key]
         ).fetchone()
