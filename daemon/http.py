@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon import __version__, api, problems
+from daemon import __version__, api, page, problems
 from daemon.addresses import Network
 from daemon.config import HttpSettings
 from daemon.metrics import Metrics
@@ -86,6 +86,7 @@ def application(
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(api.router)
+    page.add_to(app)
     return app
 
 

@@ -108,6 +108,17 @@ def current_in(store: Store, bounds: Bounds) -> list[MapPolygon]:
     return sorted(_polygons([r for r in rows if r[5] not in gone]), key=lambda p: p.id)
 
 
+def by_version(store: Store, versions: Sequence[int]) -> list[MapPolygon]:
+    """Polygons by the numbers of their versions, retired or not."""
+    return _polygons(
+        store.execute(
+            f"SELECT {_COLUMNS} FROM polygons WHERE version IN (SELECT unnest(?::BIGINT[])) "
+            "ORDER BY version",
+            [list(versions)],
+        ).fetchall()
+    )
+
+
 def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
     """How many polygons of any age touch a rectangle; counting ends one beyond ``most``."""
     row = store.execute(

@@ -101,6 +101,8 @@ class Store:
         self.path = path
         self.clock: Clock = SteadyClock(clock)
         self.repaired = False
+        self.commits = 0
+        """Transactions since it was opened: what was read before may be out of date after one."""
 
     @classmethod
     def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
@@ -232,7 +234,7 @@ class Store:
             self._local.cursor = found
         return found
 
-    def execute(self, sql: str, parameters: list[Any] | None = None) -> Rows:
+    def execute(self, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> Rows:
         """Run one statement on this thread's cursor and fetch all it gives."""
         return Rows(self.cursor.execute(sql, parameters or []).fetchall())
 
@@ -250,6 +252,7 @@ class Store:
             try:
                 yield cursor
                 cursor.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 with suppress(duckdb.Error):  # a failed commit has rolled back already
                     cursor.execute("ROLLBACK")
