@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("device")(device_)
     bench.command("patch")(patch)
     bench.command("alerts")(alerts_)
+    bench.command("http")(http)
     app.add_typer(bench, name="bench")
 
 
@@ -107,3 +108,34 @@ def alerts_(
         show(f"Alerts, seed {run['seed']}", run["states"])
         plain = {k: v for k, v in run.items() if k not in {"states", "recall_by_kind"}}
         show_figures("Against the truth", plain)
+
+
+def http(
+    polygons: Annotated[int, typer.Option(min=400, help="Polygons of the map.")] = 100_000,
+    clients: Annotated[int, typer.Option(min=1, max=500, help="Clients at a time.")] = 50,
+    seconds: Annotated[float, typer.Option(min=1, help="How long they ask.")] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map and the walks.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Time the tiles and the first paint of the map page over a store the bench makes.
+
+    Example: millesimed bench http --polygons 100000 --clients 50 --json
+    """
+    from daemon.bench_http import bench_http
+
+    with bar("bench:") as progress:
+        figures = bench_http(
+            polygons=polygons, clients=clients, seconds=seconds, seed=seed, progress=progress
+        )
+    if json_:
+        emit(figures)
+    else:
+        show(
+            "Tiles",
+            [
+                {"phase": phase, "tiles": kind, **row}
+                for phase in ("cold", "load")
+                for kind, row in figures[phase]["tiles"].items()
+            ],
+        )
+        show_figures("Page", figures["page"])

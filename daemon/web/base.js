@@ -64,9 +64,9 @@ export class Refused extends Error {
   }
 }
 
-/** JSON of an address of the service. */
-export async function call(path, { method = "GET", body, using = token.get(), signal } = {}) {
-  const headers = { Accept: "application/json" };
+/** The answer to a call of the service. */
+async function asked(path, { method = "GET", body, using = token.get(), signal } = {}) {
+  const headers = {};
   if (using) headers.Authorization = `Bearer ${using}`;
   if (body) headers["Content-Type"] = "application/json";
   let answer;
@@ -77,8 +77,14 @@ export async function call(path, { method = "GET", body, using = token.get(), si
     throw new Refused(0);
   }
   if (!answer.ok) throw new Refused(answer.status, (await answer.json().catch(() => ({}))).detail);
-  return answer.json();
+  return answer;
 }
+
+/** JSON of an address of the service. */
+export const call = async (path, options) => (await asked(path, options)).json();
+
+/** A picture of the service as an address for an image: an image by itself would send no token. */
+export const picture = async (path) => URL.createObjectURL(await (await asked(path)).blob());
 
 /** Show a problem, or take it away. */
 export function trouble(error) {

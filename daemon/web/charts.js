@@ -2,7 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 30; // px a bar takes
-const WIDTH = 640;
+const WIDTH = Math.min(640, document.documentElement.clientWidth - 32); // text keeps its size on a phone
+const NARROW = WIDTH < 480;
 const MORE = "#d55e00";
 const LESS = "#009e73";
 const PLAIN = "#004488";
@@ -39,24 +40,25 @@ export function bars(rows, { label, format }) {
 
 /** What came to the right of an axis, what went to its left. */
 export function pairs(rows, { label, more, less, format }) {
-  const left = 190;
+  const left = NARROW ? 0 : 190;
+  const step = NARROW ? 50 : ROW; // a phone has the name above the bar
   const middle = left + (WIDTH - left) / 2;
   const room = (WIDTH - left) / 2 - 60;
   const most = Math.max(...rows.flatMap((r) => [r.more, r.less]), 1e-9);
   const said = rows.map((r) => `${r.name}: ${more} ${format(r.more)}, ${less} ${format(r.less)}`).join("; ");
   const bar = (x, y, width, fill) => svg("rect", { x, y: y - 10, width: Math.max(0, width), height: 20, fill });
-  return frame(`${label}: ${said}`, rows.length * ROW + 38,
+  return frame(`${label}: ${said}`, rows.length * step + 38,
     text(`${less} (ha)`, { x: middle - 8, y: 14, "text-anchor": "end", fill: LESS, class: "head" }),
     text(`${more} (ha)`, { x: middle + 8, y: 14, fill: MORE, class: "head" }),
     ...rows.flatMap((r, i) => {
-      const y = i * ROW + ROW / 2 + 30;
+      const y = i * step + step - ROW / 2 + 30;
       const [gained, lost] = [(r.more / most) * room, (r.less / most) * room];
       return [
-        text(r.name, { x: 0, y }),
+        text(r.name, { x: 0, y: NARROW ? y - 22 : y }),
         bar(middle, y, gained, MORE), bar(middle - lost, y, lost, LESS),
         text(format(r.more), { x: middle + gained + 5, y }),
         text(format(r.less), { x: middle - lost - 5, y, "text-anchor": "end" }),
       ];
     }),
-    svg("line", { x1: middle, x2: middle, y1: 26, y2: rows.length * ROW + 32, stroke: "#1b1b1b" }));
+    svg("line", { x1: middle, x2: middle, y1: 26, y2: rows.length * step + 32, stroke: "#1b1b1b" }));
 }

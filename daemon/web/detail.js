@@ -1,6 +1,6 @@
 // One alert, or one polygon, in full.
 
-import { area, call, BASE, date, decimal, el, LANG, number, percent, Refused, swatch, t, token } from "./base.js";
+import { area, call, date, decimal, el, LANG, number, percent, picture, Refused, swatch, t, token } from "./base.js";
 import { badge } from "./list.js";
 
 const PLACE = document.getElementById("detail");
@@ -91,11 +91,12 @@ export class Detail {
   }
 
   chips(alert) {
-    const picture = el("img", { class: "chips", alt: t("chips.alt"), width: 1044, height: 556, id: "chips" });
-    const link = el("a", { class: "chips", target: "_blank", rel: "noopener" }, picture);
-    const version = `${alert.sequence}`;
-    link.href = picture.src = `${BASE}alerts/${alert.id}/chips.png?lang=${LANG}&v=${version}`;
-    picture.addEventListener("error", () => link.replaceWith(el("p", { class: "note" }, t("chips.none"))));
+    const image = el("img", { class: "chips", alt: t("chips.alt"), width: 1044, height: 556 });
+    const link = el("a", { class: "chips", target: "_blank", rel: "noopener" }, image);
+    picture(`alerts/${alert.id}/chips.png?lang=${LANG}`).then(
+      (address) => { link.href = image.src = address; },
+      () => link.replaceWith(el("p", { class: "note" }, t("chips.none"))),
+    );
     return link;
   }
 
@@ -174,7 +175,8 @@ export class Detail {
         await this.onChanged();
         await this.alert(alert.id, t("reject.done"));
       } catch (error) {
-        answer.textContent = error.detail && ![401, 403].includes(error.status) ? error.detail : error.message;
+        const known = [401, 403].includes(error.status) || !error.detail;
+        answer.textContent = !token.get() ? t("token.about") : known ? error.message : error.detail;
         answer.hidden = false;
       }
     };

@@ -38,6 +38,7 @@ class Page {
       onOpen: (id) => this.open(id), onClose: () => this.choose(null), onChanged: () => this.refresh(),
       onCentre: (alert) => this.centre(alert), beside: (id, way) => this.list.beside(id, way),
     });
+    by("other-language").addEventListener("click", (event) => { event.currentTarget.hash = location.hash; });
     by("where").textContent = state.departements.map((d) => d.code).join(", ");
     this.view.filter = alertFilter(this.list.asked);
     this.controls();
@@ -94,15 +95,13 @@ class Page {
   }
 
   controls() {
-    const { years, view } = this;
+    const { view } = this;
     const slider = by("year");
-    slider.max = years.length - 1;
-    slider.value = years.length - 1;
-    slider.disabled = years.length < 2;
+    this.range();
     CONTROLS.addEventListener("submit", (event) => event.preventDefault());
     CONTROLS.addEventListener("input", () => {
       view.theme = CONTROLS.elements.theme.value;
-      view.year = years[slider.value];
+      view.year = this.years[slider.value];
       view.opacity = Number(by("opacity").value);
       for (const what of ["image", "changes", "alerts"]) view[what] = by(`show-${what}`).checked;
       this.befores();
@@ -122,6 +121,14 @@ class Page {
     });
     this.befores();
     this.labels();
+  }
+
+  /** The slider over the years there are, on the one that is shown. */
+  range() {
+    const slider = by("year");
+    slider.max = this.years.length - 1;
+    slider.value = this.years.indexOf(this.view.year);
+    slider.disabled = this.years.length < 2;
   }
 
   /** The years the left side can show: all but the one on the right. */
@@ -219,6 +226,8 @@ class Page {
     if (quietly && state.departements.every(same)) return;
     Object.assign(this.state, state);
     this.years = yearsOf(state);
+    this.range();
+    this.befores();
     this.draw();
     await this.list.load();
   }
