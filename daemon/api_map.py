@@ -1,12 +1,11 @@
 """HTTP: what the map page asks besides tiles: its legend and years, its list of alerts, the story
-of a polygon, the figures."""
+of a polygon."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
-from itertools import pairwise
 from typing import Annotated, Any, Final
 
 import shapely
@@ -29,7 +28,6 @@ from schemas.territory import TerritoryKind
 from updater import lineage
 from updater.crs import WGS84, reproject, to_geojson
 from updater.errors import NotFound
-from updater.figures import delays, fluxes, matrix
 from updater.page_reads import Version, versions_of
 from updater.reads import Bounds, images
 from updater.store import Store
@@ -37,9 +35,6 @@ from updater.territories import Territory, territories, territories_of
 
 ROWS: Final = 50
 """Alerts on a page of the list: what is scrolled through before a filter is set instead."""
-LATENCY_STEPS: Final = (1, 3, 7, 14, 30, 90, 180, 365, 730)
-"""Days, upper ends of the bars of the latency figure: a week is a good year of aerial images, two
-years what the present chain takes."""
 Degrees = Annotated[Bounds | None, Field(description="West, south, east, north, EPSG:4326.")]
 
 router = APIRouter(prefix="/map", tags=["map"], dependencies=[Depends(may_see)])
@@ -159,50 +154,7 @@ class PolygonStory(BaseModel):
     descendants: list[Link]
 
 
-class YearFigure(BaseModel):
-    """Sums of a millésime, m²; by the matrix of the décret."""
-
-    year: int
-    area: float
-    artificialised: float
-
-
-class FluxFigure(BaseModel):
-    """What became artificialised between two millésimes and what ceased to be, m²."""
-
-    code: str
-    name: str
-    artificialised: float
-    desartificialised: float
-
-
-class Period(BaseModel):
-    """Between two millésimes that follow each other."""
-
-    before: int
-    after: int
-    territories: list[FluxFigure]
-    matrix: dict[str, dict[str, float]] = Field(description="m² by cover before and after.")
-
-
-class Latency(BaseModel):
-    """How late the map is: days between an image and its effect."""
-
-    median_days: float | None
-    steps: list[int] = Field(description="Upper ends, days.")
-    counts: list[int] = Field(description="One more than steps: the last is beyond them.")
-
-
-class Figures(BaseModel):
-    """The figures of a département."""
-
-    departement: str
-    years: list[YearFigure]
-    periods: list[Period]
-    latency: Latency
-
-
-def _sheet(request: Request, store: Store) -> Sheet:
+def sheet_of(request: Request, store: Store) -> Sheet:
     atlas: Atlas = request.app.state.atlas
     return atlas.sheet(store)
 
@@ -211,7 +163,7 @@ def _sheet(request: Request, store: Store) -> Sheet:
 def state(behind: Behind, request: Request) -> State:
     """Départements with their years, images and territories, and the legends."""
     return State(
-        departements=[_departement(_sheet(request, store)) for store in behind.stores],
+        departements=[_departement(sheet_of(request, store)) for store in behind.stores],
         couverture=[
             Entry(code=c, label=COUVERTURE[c].label, colour=COUVERTURE[c].colour) for c in CS_LEAVES
         ],
@@ -287,7 +239,7 @@ def listed(  # noqa: PLR0913, PLR0917 - each argument is a filter
     owner: dict[str, str] = {}
     found: list[Row] = []
     for store in behind.some(departement):
-        mine = [row for row in _sheet(request, store).told.rows if asked.takes(row)]
+        mine = [row for row in sheet_of(request, store).told.rows if asked.takes(row)]
         owner |= dict.fromkeys((row.id for row in mine), store.territory)
         found += mine
     shown = ordered(found, sort)[(page - 1) * ROWS : page * ROWS]
@@ -346,46 +298,4 @@ def _told(version: Version) -> Told:
         **asdict(version),
         status=legal_status(version.code_cs, version.code_us),
         rule=matrix_row(version.code_cs) if version.code_cs in COUVERTURE else None,
-    )
-
-
-@router.get("/figures", dependencies=counted, responses=problems(401, 422, 429), openapi_extra=OPEN)
-def figures(behind: Behind, request: Request, departement: Departement = None) -> list[Figures]:
-    """Artificialisation by year and territory, evolution matrices, latency."""
-    return [_figures(_sheet(request, store)) for store in behind.some(departement)]
-
-
-def _figures(sheet: Sheet) -> Figures:
-    store, found = sheet.store, sheet.millesimes
-    grounds = territories(store)
-    whole = Territory(
-        TerritoryKind.DEPARTEMENT,
-        store.territory,
-        store.territory,
-        shapely.box(*(sheet.extent or (0, 0, 0, 0))).buffer(1.0),
-    )
-    days = sorted(delay.days for delay in delays(store))
-    counts = [0] * (len(LATENCY_STEPS) + 1)
-    for value in days:
-        counts[sum(value > step for step in LATENCY_STEPS)] += 1
-    return Figures(
-        departement=store.territory,
-        years=[YearFigure(**asdict(sheet.stock(year))) for year in found],
-        periods=[
-            Period(
-                before=before,
-                after=after,
-                territories=[
-                    FluxFigure(**asdict(flux))
-                    for flux in fluxes(sheet.pieces(before, after), [whole, *grounds])
-                ],
-                matrix=matrix(sheet.pieces(before, after)),
-            )
-            for before, after in pairwise(found)
-        ],
-        latency=Latency(
-            median_days=days[len(days) // 2] if days else None,
-            steps=list(LATENCY_STEPS),
-            counts=counts,
-        ),
     )

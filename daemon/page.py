@@ -20,7 +20,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from daemon import __version__, api_map, api_tiles
+from daemon import __version__, api_figures, api_map, api_tiles
 from daemon.atlas import Atlas
 from daemon.problems import problems
 
@@ -183,6 +183,6 @@ def asset(
 def add_to(app: FastAPI) -> None:
     """Serve the pages, their tiles and what else they ask for."""
     app.state.atlas = Atlas()
-    for part in (api_tiles, api_map):
+    for part in (api_tiles, api_map, api_figures):
         app.include_router(part.router)
     app.include_router(router)
