@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("alerts")(alerts_)
     bench.command("service")(service)
     bench.command("scale")(scale)
+    bench.command("http")(http)
     app.add_typer(bench, name="bench")
 
 
@@ -180,3 +181,34 @@ def scale(
         return
     show("Detect processes", figures["runs"])
     show_figures("Scale", {k: v for k, v in figures.items() if k != "runs"})
+
+
+def http(
+    polygons: Annotated[int, typer.Option(min=400, help="Polygons of the map.")] = 100_000,
+    clients: Annotated[int, typer.Option(min=1, max=500, help="Clients at a time.")] = 50,
+    seconds: Annotated[float, typer.Option(min=1, help="How long they ask.")] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map and the walks.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Time the tiles and the first paint of the map page over a store the bench makes.
+
+    Example: millesimed bench http --polygons 100000 --clients 50 --json
+    """
+    from daemon.bench_http import bench_http
+
+    with bar("bench:") as progress:
+        figures = bench_http(
+            polygons=polygons, clients=clients, seconds=seconds, seed=seed, progress=progress
+        )
+    if json_:
+        emit(figures)
+    else:
+        show(
+            "Tiles",
+            [
+                {"phase": phase, "tiles": kind, **row}
+                for phase in ("cold", "load")
+                for kind, row in figures[phase]["tiles"].items()
+            ],
+        )
+        show_figures("Page", figures["page"])

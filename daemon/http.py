@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon import __version__, api, problems
+from daemon import __version__, api, page, problems
 from daemon.addresses import Network
 from daemon.backups import Backups
 from daemon.config import HttpSettings, Scope
@@ -95,6 +95,7 @@ def application(
         return JSONResponse(app.openapi())
 
     app.include_router(api.router)
+    page.add_to(app)
     if not settings.public_read:
         _ask_for_tokens(app.openapi())
     return app

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from schemas.change import ChangeKind
 from schemas.legal import LegalStatus, legal_status
 from updater.clip import cut
-from updater.reads import as_of
+from updater.reads import as_of, by_version
 from updater.store import Store
 from updater.topology import areal
 from updater.types import MapPolygon
@@ -117,6 +117,28 @@ def differential(
         pieces,
         stock_before=same + _stock([p for p in old if p.version not in shared], territory),
         stock_after=same + _stock([p for p in new if p.version not in shared], territory),
+    )
+
+
+def pieces_between(store: Store, before: datetime, after: datetime) -> list[DiffPiece]:
+    """The pieces of the differential as known now, without its stocks: only versions that are in
+    one of the two states are read, so that it costs what changed and not what the map has."""
+    old = store.execute(
+        "SELECT version FROM polygons SEMI JOIN (SELECT version FROM retirements GROUP BY version "
+        "HAVING min(valid_to) > $before AND min(valid_to) <= $after) USING (version) "
+        "WHERE valid_from <= $before",
+        {"before": before, "after": after},
+    ).fetchall()
+    new = store.execute(
+        "SELECT version FROM polygons ANTI JOIN (SELECT version FROM retirements "
+        "WHERE valid_to <= $after) USING (version) "
+        "WHERE valid_from > $before AND valid_from <= $after",
+        {"before": before, "after": after},
+    ).fetchall()
+    return overlay(
+        by_version(store, [row[0] for row in old]),
+        by_version(store, [row[0] for row in new]),
+        corrections=_corrected(store),
     )
 
 

@@ -131,6 +131,17 @@ def of_versions(store: Store, versions: Sequence[int]) -> list[MapPolygon]:
     return _polygons(rows)
 
 
+def by_version(store: Store, versions: Sequence[int]) -> list[MapPolygon]:
+    """Polygons by the numbers of their versions, retired or not."""
+    return _polygons(
+        store.execute(
+            f"SELECT {_COLUMNS} FROM polygons WHERE version IN (SELECT unnest(?::BIGINT[])) "
+            "ORDER BY version",
+            [list(versions)],
+        ).fetchall()
+    )
+
+
 def versions_in(store: Store, bounds: Bounds, *, most: int) -> int:
     """How many polygons of any age touch a rectangle; counting ends one beyond ``most``."""
     row = store.execute(

@@ -110,6 +110,8 @@ class Store:
         self.clock: Clock = SteadyClock(clock)
         self.repaired = False
         self.read_only = False
+        self.commits = 0
+        """Transactions since it was opened: what was read before may be out of date after one."""
 
     @classmethod
     def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
@@ -278,6 +280,7 @@ class Store:
             try:
                 yield cursor
                 cursor.execute("COMMIT")
+                self.commits += 1
             except BaseException:
                 with suppress(duckdb.Error):  # a failed commit has rolled back already
                     cursor.execute("ROLLBACK")

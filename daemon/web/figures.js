@@ -1,0 +1,74 @@
+// The figures page: drawn as SVG, and the same as a table.
+
+import { call, decimal, el, percent, t } from "./base.js";
+import { bars, pairs } from "./charts.js";
+
+const PLACE = document.getElementById("figures");
+const HA = 10_000;
+
+function table(heads, rows) {
+  return el("details", { class: "table" }, el("summary", {}, t("figure.table")),
+    el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, heads.map((h) => el("th", { scope: "col" }, h)))),
+      el("tbody", {}, rows.map(([first, ...rest]) => el("tr", {}, el("th", { scope: "row" }, first), rest.map((cell) => el("td", { class: "number" }, cell))))))));
+}
+
+function figure(name, about, ...content) {
+  return el("figure", {}, el("figcaption", {}, el("h3", {}, name), el("p", { class: "note" }, about)), ...content);
+}
+
+function stocks(years) {
+  const rows = years.map((y) => [String(y.year), y.artificialised / HA]);
+  return figure(t("figure.stock"), t("figure.stock.about"),
+    bars(rows, { label: t("figure.stock"), format: (v) => `${decimal(v)} ha` }),
+    table([t("millesime"), `${t("figure.artificialised")} (ha)`, t("figure.share")],
+      years.map((y) => [String(y.year), decimal(y.artificialised / HA), percent(y.area ? y.artificialised / y.area : 0)])));
+}
+
+function flows(periods) {
+  const rows = periods.flatMap((p) => p.territories.map((f) => ({
+    name: `${f.name} ${p.before}–${p.after}`, more: f.artificialised / HA, less: f.desartificialised / HA,
+    cells: [`${p.before}–${p.after}`, f.name, decimal(f.artificialised / HA), decimal(f.desartificialised / HA)],
+  })));
+  return figure(t("figure.flux"), t("figure.flux.about"),
+    pairs(rows.slice(0, 40), { label: t("figure.flux"), more: t("figure.artificialised"), less: t("figure.desartificialised"), format: (v) => decimal(v) }),
+    table([t("figure.period"), t("figure.territory"), `${t("figure.artificialised")} (ha)`, `${t("figure.desartificialised")} (ha)`], rows.map((r) => r.cells)));
+}
+
+function matrix({ before, after, matrix: cells }, labels) {
+  const rows = Object.keys(cells).sort();
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(cells[row])))].sort();
+  const most = Math.max(...rows.flatMap((row) => Object.values(cells[row])));
+  const head = (code, scope) => el("th", { scope, title: labels[code] ?? t("unknown") }, code || "–");
+  const cell = (value) => {
+    const made = el("td", { class: "number" }, value ? decimal(value / HA) : "");
+    if (value) {
+      const depth = Math.sqrt(value / most);
+      made.style.backgroundColor = `rgb(0 68 136 / ${0.08 + 0.82 * depth})`;
+      made.style.color = depth > 0.5 ? "#fff" : "#111";
+    }
+    return made;
+  };
+  return figure(t("figure.matrix", { before, after }), t("figure.matrix.about"),
+    el("div", { class: "wide" }, el("table", { class: "matrix" },
+      el("thead", {}, el("tr", {}, el("td", {}, `${before} ↓ ${after} →`), columns.map((c) => head(c, "col")))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, head(row, "row"), columns.map((c) => cell(cells[row][c]))))))));
+}
+
+function latency({ median_days: median, steps, counts }) {
+  if (median === null) return figure(t("figure.latency"), t("figure.latency.none"));
+  const names = [...steps.map((days) => t("figure.latency.upto", { days })), t("figure.latency.more", { days: steps.at(-1) })];
+  const rows = names.map((name, i) => [name, counts[i]]);
+  return figure(t("figure.latency"), t("figure.latency.about", { median: decimal(median) }),
+    bars(rows, { label: t("figure.latency"), format: String }),
+    table([t("figure.latency.days"), t("figure.latency.number")], rows.map(([name, value]) => [name, String(value)])));
+}
+
+try {
+  const [found, state] = await Promise.all([call("map/figures"), call("map/state")]);
+  const labels = Object.fromEntries(state.couverture.map((e) => [e.code, e.label]));
+  PLACE.replaceChildren(...found.map((f) => el("section", {}, el("h2", {}, f.departement), stocks(f.years),
+    ...(f.periods.length ? [flows(f.periods), ...f.periods.map((p) => matrix(p, labels))] : [el("p", { class: "note" }, t("figure.none"))]),
+    latency(f.latency))));
+} catch (error) {
+  PLACE.replaceChildren(el("p", { class: "problem", role: "alert" }, error.message));
+}
