@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials
 
 from daemon.atlas import Ask, Atlas, Sheet
+from daemon.config import Scope
 from daemon.mercator import MOST_ZOOM, Tile
 from daemon.overview import LAST_ZOOM, Theme
 from daemon.problems import problems
@@ -29,19 +30,14 @@ ASKED_EACH_TIME: Final = "private, no-cache"
 async def may_see(
     request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 ) -> None:
-    """FastAPI dependency: a token that is sent must be known. Tiles are not counted by caller, a
-    view is dozens of them; how many are drawn is bounded instead (``daemon.atlas``).
+    """FastAPI dependency: the caller may read. Tiles are not counted by caller, a view is dozens of
+    them; how many are drawn is bounded instead (``daemon.atlas``).
 
     Raises:
-        HTTPException: 401.
+        HTTPException: 401 or 403.
     """
     gate: Gate = request.app.state.gate
-    if sent is not None and gate.name_of(sent.credentials) is None:
-        raise HTTPException(
-            401,
-            "This service does not know the token; send another or none.",
-            {"WWW-Authenticate": 'Bearer error="invalid_token"'},
-        )
+    gate.judged(sent.credentials if sent else None, Scope.READ)
 
 
 def tile_of(

@@ -78,7 +78,7 @@ class Watcher:
         found: Counter[str] = Counter()
         for family in text_string_to_metric_families(self._http.get("/metrics").text):
             for sample in family.samples:
-                found[sample.name] += sample.value
+                found[sample.name] += int(sample.value)
         return found
 
     def wait_ready(self) -> None:

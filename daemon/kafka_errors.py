@@ -55,8 +55,8 @@ class Complaints:
         if self._count is not None:
             self._count(self._client, name)
         now = time.monotonic()
-        said = self._said.get(name)
-        if said is not None and now - said < REMIND_SECONDS:
+        last = self._said.get(name)
+        if last is not None and now - last < REMIND_SECONDS:
             return
         self._said[name] = now
         log.warning(

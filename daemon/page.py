@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import distribution
 from importlib.resources import files
+from pathlib import Path as File
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request
@@ -77,7 +78,7 @@ def assets() -> dict[str, Asset]:
     }
     wheel = distribution("maplibre")  # located, not imported: its Python is not wanted
     for name in WHEEL_FILES:
-        found[name] = wheel.locate_file(f"maplibre/srcjs/{name}").read_bytes()
+        found[name] = File(str(wheel.locate_file(f"maplibre/srcjs/{name}"))).read_bytes()
     return {
         name: Asset(body, gzip.compress(body, 9, mtime=0), MEDIA[name.rpartition(".")[2]])
         for name, body in sorted(found.items())

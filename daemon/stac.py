@@ -18,7 +18,7 @@ from daemon.ogc_query import JSON, Plain, accepts, only
 from daemon.served import Behind, Served, base
 from daemon.stac_items import GEOJSON, STAC_VERSION, collections, item, link
 from daemon.stac_query import SEARCH, Asked, asked_of, of_store, split
-from daemon.tokens import Gate, needs
+from daemon.tokens import Caller, Gate, needs
 from schemas.policy import Sensor
 from updater.image_search import Wanted, search
 from updater.reads import EPOCH, ImageRecord
@@ -45,9 +45,10 @@ router = APIRouter(
 )
 
 
-def may_see_files(request: Request, name: Annotated[str | None, Depends(READ)]) -> bool:
+def may_see_files(request: Request, caller: Annotated[Caller, Depends(READ)]) -> bool:
     """FastAPI dependency: the caller's token may read."""
     gate: Gate = request.app.state.gate
+    name = caller.name
     return name is not None and bool({Scope.READ, Scope.ADMIN} & set(gate.tokens[name].scopes))
 
 

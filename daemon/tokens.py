@@ -119,9 +119,22 @@ class Gate:
         """
         name = self.name_of(token)
         _count(self.by_address, site(client)) if name is None else _count(self.by_token, name)
+        return self.judged(token, scope)
+
+    def judged(self, token: str | None, scope: Scope | None) -> str | None:
+        """The same without counting: for what comes by the dozen and is bounded elsewhere.
+
+        Raises:
+            HTTPException: 401 or 403, with the headers that go with it.
+        """
+        name = self.name_of(token)
         is_open = scope is None or (scope is Scope.READ and self.public_read)
         if name is not None:
-            if not is_open and not {scope, Scope.ADMIN} & set(self.tokens[name].scopes):
+            if (
+                scope is not None
+                and not is_open
+                and not {scope, Scope.ADMIN} & set(self.tokens[name].scopes)
+            ):
                 raise HTTPException(
                     403,
                     f"This token may not do that; take one with the scope {scope.value!r}.",
