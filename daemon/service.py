@@ -172,8 +172,8 @@ class Service:
     def _loop(self, source: Source, pipeline: Handler) -> None:
         self.counts = pipeline.counts
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="event") as worker:
-            for message in pipeline.left_over():
-                if self._carry(worker.submit(pipeline.handle, message), source) is None:
+            for left in pipeline.left_over():
+                if self._carry(worker.submit(pipeline.handle, left), source) is None:
                     return
             while not self._stop.is_set():
                 self._turn()
