@@ -104,8 +104,12 @@ class Rig:
         """Its topics between the roles."""
         return {kind: f"{self.name}.{kind}" for kind in ("tasks", "judgements") if self.roles}
 
-    def configure(self) -> None:
-        """Write its configuration."""
+    def configure(self, member: str = "") -> Path:
+        """Write its configuration, or that of one of its workers; gives the file.
+
+        The broker used here never misses a member that died, so a worker keeps its name over a
+        kill, as one does that is started again by systemd or an orchestrator.
+        """
         stores = [f"{territory}.duckdb" for territory in self.stores]
         lines = [f"db = {json.dumps(stores)}", 'outbox = "outbox"', 'detector = "siamese"']
         lines += ['device = "cpu"', "retry_seconds = 0.2", "checkpoint_seconds = 0.2", self.extra]
@@ -120,10 +124,12 @@ class Rig:
             lines += [f'{kind} = "{topic}"' for kind, topic in (self.topics | self.between).items()]
             lines.append("[kafka.options]")
             own = {"session.timeout.ms": SESSION_MS, "allow.auto.create.topics": False}
-            if not self.roles:
-                own["group.instance.id"] = self.name  # comes back at once after a kill
+            if not self.roles or member:
+                own["group.instance.id"] = member or self.name  # comes back at once after a kill
             lines += [f'"{k}" = {json.dumps(v)}' for k, v in (own | self.options).items()]
-        (self.folder / "millesimed.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path = self.folder / f"{member or 'millesimed'}.toml"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
 
     def send(self, bodies: list[bytes]) -> None:
         """Send events: to the topic, or as files named in their order."""
@@ -142,8 +148,10 @@ class Rig:
     def start(
         self, starter: Starter, *, once: bool, fault: str | None = None, role: str = "all"
     ) -> Running:
-        """Start the service, or a process of one role."""
-        arguments = ["run", "--config", str(self.folder / "millesimed.toml"), "--role", role]
+        """Start the service, or a process of one role; a worker is ``detect-1``, ``detect-2`` …"""
+        role, _, number = role.partition("-")
+        config = self.configure(f"{role}-{number}") if number else self.folder / "millesimed.toml"
+        arguments = ["run", "--config", str(config), "--role", role]
         return starter.start(arguments + ["--once"] * once, log=self.log, fault=fault)
 
     def metric(self, name: str) -> float:

@@ -81,22 +81,28 @@ def assert_as_wanted(rig, wanted, *, fault, tried):
     assert not list((rig.folder / "exchange" / "D032").glob("*.arrow"))
 
 
-def test_a_worker_that_is_killed_at_its_second_task_leaves_it_to_the_other(
+def test_workers_that_are_killed_at_their_second_task_and_one_that_joins_lose_and_double_nothing(
     small, kafka, wanted, starter, tmp_path
 ):
     rig = Rig(tmp_path / "worker", small, kafka, roles=True)
     update = rig.start(starter, once=True, role="update")
-    first = rig.start(starter, once=False, role="detect", fault="after-detect:2")
-    second = rig.start(starter, once=False, role="detect", fault="before-answer:3")
-    third = rig.start(starter, once=False, role="detect")
-    assert update.wait(DRAIN_SECONDS) == 0, rig.log.read_text()[-3000:]
-    died = [process.wait(0) for process in (first, second)]
-    tried = died.count(-signal.SIGKILL)
-    assert tried  # whichever had so many tasks
-    stop(
-        [p for p, ended in zip((first, second, third), [*died, None], strict=True) if ended is None]
-    )
-    assert_as_wanted(rig, wanted, fault="kill -9 of a detect worker", tried=tried)
+    workers = [
+        rig.start(starter, once=False, role=f"detect-{place}", fault=fault)
+        for place, fault in enumerate(("after-detect:2", "before-answer:2"))
+    ]
+    died, until = 0, time.monotonic() + ENDED_SECONDS
+    while update.wait(0.1) is None and time.monotonic() < until:
+        for place, worker in enumerate(workers):
+            if worker.wait(0) is not None:
+                assert worker.wait(0) == -signal.SIGKILL
+                died += 1
+                workers[place] = rig.start(starter, once=False, role=f"detect-{place}")
+        if died == 1 and len(workers) == 2:  # one more joins
+            workers.append(rig.start(starter, once=False, role="detect-2"))
+    assert update.wait(0) == 0, rig.log.read_text()[-3000:]
+    assert died  # whichever had two tasks
+    stop(workers)
+    assert_as_wanted(rig, wanted, fault="kill -9 of a detect worker", tried=died)
 
 
 @pytest.mark.parametrize("step", ["in-transaction:4", "in-relay", "after-commit:9"])
@@ -111,7 +117,7 @@ def test_an_update_process_that_is_killed_is_replaced_by_the_one_that_waits(
         if first.wait(0) is not None:
             break
     second = rig.start(starter, once=True, role="update")
-    worker = rig.start(starter, once=False, role="detect")
+    worker = rig.start(starter, once=False, role="detect-0")
     assert second.wait(DRAIN_SECONDS) == 0, rig.log.read_text()[-3000:]
     assert first.wait(0) == -signal.SIGKILL
     stop([worker])
@@ -142,7 +148,7 @@ class Crowd:
 
     def __init__(self, rig, starter, *, workers):
         self.rig, self.starter = rig, starter
-        roles = ["update", "update", *["detect"] * workers]
+        roles = ["update", "update", *(f"detect-{n}" for n in range(workers))]
         self.running = [(role, self._start(role)) for role in roles]
 
     def _start(self, role):
@@ -152,7 +158,7 @@ class Crowd:
         role, process = self.running[place]
         kill(process)
         self.running[place] = (role, self._start(role))
-        return role
+        return role.partition("-")[0]
 
     def end(self):
         stop([process for _, process in self.running])
@@ -174,7 +180,7 @@ def test_random_processes_are_killed_and_replaced_under_load(starter, tmp_path):
             died[crowd.lose(chance.randrange(len(crowd.running)))] += 1
         crowd.end()
         update = rig.start(starter, once=True, role="update")
-        workers = [rig.start(starter, once=False, role="detect") for _ in range(2)]
+        workers = [rig.start(starter, once=False, role=f"detect-{n}") for n in range(3)]
         assert update.wait(DRAIN_SECONDS) == 0, rig.log.read_text()[-3000:]
         stop(workers)
         whole.drain(starter)
