@@ -25,6 +25,8 @@ from updater.store import Store
 
 START_SECONDS = 10.0
 """How long the server may take to listen before that is an error."""
+FINISH_SECONDS = 3
+"""How long open requests may take once the service stops: containers are granted ten seconds."""
 UNWELL: dict[int | str, dict[str, Any]] = {
     503: {"description": "It is not.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
@@ -121,6 +123,7 @@ class HttpServer:
             log_level="error",
             log_config=None,  # its lines take the form of all others
             access_log=False,
+            timeout_graceful_shutdown=FINISH_SECONDS,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
@@ -146,6 +149,6 @@ class HttpServer:
             sleep(0.01)
 
     def stop(self) -> None:
-        """Finish open requests and stop listening."""
+        """Finish open requests, but for those that take too long, and stop listening."""
         self._server.should_exit = True
-        self._thread.join(timeout=START_SECONDS)
+        self._thread.join(timeout=2 * FINISH_SECONDS)

@@ -3,13 +3,14 @@
 import json
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
 from daemon.config import HttpSettings
-from daemon.http import CannotListen, HttpServer, application
+from daemon.http import FINISH_SECONDS, CannotListen, HttpServer, application
 from daemon.metrics import Metrics
 
 
@@ -76,3 +77,24 @@ def test_a_taken_port_is_said_in_one_sentence(served, store):
     again = HttpServer(application(service, [store]), HttpSettings(host="127.0.0.1", port=port))
     with pytest.raises(CannotListen, match=f"127.0.0.1:{port}"):
         again.start()
+
+
+def test_a_request_that_never_ends_does_not_hold_up_the_end(store):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = HttpServer(application(Running(), [store]), HttpSettings(port=port))
+    server.start()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(
+            b"POST /subscriptions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # it waits for the rest
+            client.recv(1)
+        begun = time.monotonic()
+        server.stop()
+        assert time.monotonic() - begun < FINISH_SECONDS + 2
+        client.settimeout(2)
+        assert b"HTTP/1.1 2" not in client.recv(4096)
