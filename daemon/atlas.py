@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import ClassVar, Final, Protocol, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
@@ -66,7 +66,7 @@ class Body:
 class Ask(Protocol):
     """A tile somebody wants; equal ones are the same tile."""
 
-    packed: bool
+    packed: ClassVar[bool]
 
     def stamped(self, now: Stamp) -> int:
         """The part of a stamp that it depends on."""

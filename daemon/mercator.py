@@ -45,7 +45,7 @@ class Tile:
     @property
     def side(self) -> float:
         """Its side, in metres of EPSG:3857."""
-        return 2 * HALF / 2**self.z
+        return float(2 * HALF / 2**self.z)
 
     @property
     def bounds(self) -> Bounds:
@@ -94,7 +94,7 @@ def onto(tile: Tile, crs: str) -> Fit:
     points = np.stack([x, y], axis=1)
     middle, scale = points.mean(axis=0), float(np.ptp(points, axis=0).max()) / 2
     factors = np.linalg.lstsq(_powers((points - middle) / scale), shares, rcond=None)[0]
-    return Fit(middle, scale, factors)
+    return Fit(middle, scale, np.asarray(factors, np.float64))
 
 
 def pixels_of(tile: Tile, crs: str, side: int = SIDE_PX) -> tuple[Floats, Floats]:
