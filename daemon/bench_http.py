@@ -45,7 +45,6 @@ VIEW: Final = (3, 4)
 """Rows and columns of tiles on a screen."""
 SHARES: Final = {"vector": 0.5, "image": 0.4, "overview": 0.1}
 """What a view consists of: the map and its image, and from time to time the whole from afar."""
-WIDTH, HEIGHT = 1280, 800
 PAINTED: Final = "() => performance.getEntriesByName('map-painted')[0]?.startTime"
 CONTENT: Final = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
@@ -228,7 +227,7 @@ def first_paint(url: str) -> dict[str, Any]:
         return nothing | {"why": "There is no Chromium; install the package chromium."}
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=list(SOFTWARE_GL))
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto("about:blank")
         page.goto(url)
         page.wait_for_function(PAINTED, timeout=120_000)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import distribution
 from importlib.resources import files
-from pathlib import Path as File
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
+from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, Response
 
 from daemon import __version__, api_figures, api_map, api_tiles
@@ -78,7 +79,7 @@ def assets() -> dict[str, Asset]:
     }
     wheel = distribution("maplibre")  # located, not imported: its Python is not wanted
     for name in WHEEL_FILES:
-        found[name] = File(str(wheel.locate_file(f"maplibre/srcjs/{name}"))).read_bytes()
+        found[name] = Path(str(wheel.locate_file(f"maplibre/srcjs/{name}"))).read_bytes()
     return {
         name: Asset(body, gzip.compress(body, 9, mtime=0), MEDIA[name.rpartition(".")[2]])
         for name, body in sorted(found.items())
@@ -163,8 +164,8 @@ def figures_page(request: Request, lang: Lang = None) -> HTMLResponse:
 )
 def asset(
     request: Request,
-    made: Annotated[str, Path(max_length=12, description="Hash of all files.")],
-    name: Annotated[str, Path(max_length=60)],
+    made: Annotated[str, InPath(max_length=12, description="Hash of all files.")],
+    name: Annotated[str, InPath(max_length=60)],
 ) -> Response:
     """A script, a style, words or a symbol of the pages."""
     found = assets().get(name)

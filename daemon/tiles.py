@@ -19,6 +19,7 @@ from daemon.mercator import Tile, onto
 from schemas.nomenclature import CS_LEAVES, US_CODES
 from updater.alert_rows import rank
 from updater.diff import DiffPiece
+from updater.generalise import as_multi
 from updater.page_reads import view
 from updater.store import Store
 from updater.types import AlertRecord
@@ -31,6 +32,7 @@ LEAST_STEPS: Final = 4.0
 """Area, in steps, below which a polygon of the map is left out: a fiftieth of a pixel."""
 MAP_FROM: Final = 13
 """First zoom at which the map comes as polygons; before, as a picture (``daemon.overview``)."""
+POLYGONAL: Final = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 CS_NAMES: Final = pa.array([None, *CS_LEAVES])
 US_NAMES: Final = pa.array([None, *US_CODES])
 
@@ -47,6 +49,9 @@ def on_grid(shapes: Shapes, tile: Tile, crs: str) -> Shapes:
     placed = shapely.transform(shapes, lambda points: np.rint(fit(points) * EXTENT))
     low, high = -MARGIN, EXTENT + MARGIN
     kept = shapely.clip_by_rect(placed, low, low, high, high)
+    mixed = np.flatnonzero(~np.isin(shapely.get_type_id(kept), POLYGONAL) & ~shapely.is_empty(kept))
+    for index in mixed:  # a corner or an edge that only touches the margin
+        kept[index] = as_multi(kept[index])
     return np.asarray(shapely.orient_polygons(kept))
 
 

@@ -108,10 +108,10 @@ def told_of(records: Sequence[AlertRecord], store: Store) -> Told:
 
 def ordered(rows: Sequence[Row], order: Order) -> list[Row]:
     """Sorted, the greatest or latest first; what is equal by rank, then id."""
-    first: Callable[[Row], float] = {
+    first: dict[Order, Callable[[Row], float]] = {
         Order.RANK: lambda r: -r.rank,
         Order.DATE: lambda r: -r.seen_last.toordinal(),
         Order.AREA: lambda r: -r.area,
         Order.PROBABILITY: lambda r: -r.probability,
-    }[order]
-    return sorted(rows, key=lambda r: (first(r), -r.rank, r.id))
+    }
+    return sorted(rows, key=lambda r: (first[order](r), -r.rank, r.id))

@@ -62,11 +62,13 @@ def _image(store: Store, path: Path, flown: str) -> str:
 
 
 def _commune(store: Store, folder: Path, scene: SmallScene) -> None:
-    """A commune that holds the western half of the ground."""
-    west, south, east, north = scene.bounds
+    """A commune that holds the west of the ground, with half of what was built."""
+    west, south, _, north = scene.bounds
+    built = scene.truth[scene.truth.cs_after.str.startswith("CS1.1.1")]
+    border = float(built.centroid.x.median())
     frame = gpd.GeoDataFrame(
         {"code_insee": [COMMUNE], "nom": ["Auch"]},
-        geometry=[box(west, south, (west + east) / 2, north)],
+        geometry=[box(west, south, border, north)],
         crs=CRS,
     )
     frame.to_file(folder / "communes.gpkg")
