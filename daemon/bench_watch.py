@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -73,9 +73,9 @@ class Watcher:
         self.samples.append(sample)
         return sample
 
-    def _told(self) -> Counter[str]:
+    def _told(self) -> dict[str, float]:
         """The metrics, summed over their labels."""
-        found: Counter[str] = Counter()
+        found: dict[str, float] = defaultdict(float)
         for family in text_string_to_metric_families(self._http.get("/metrics").text):
             for sample in family.samples:
                 found[sample.name] += int(sample.value)
