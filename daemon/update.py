@@ -14,7 +14,7 @@ Every step is one transaction, so whoever opens the store next goes on from ther
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Final
@@ -102,6 +102,10 @@ class Updating(Pipeline):
         if self._since_note >= NOTE_EVERY:
             self._note()
         return outcome
+
+    def left_over(self) -> Iterator[Message]:
+        """Nothing: what was asked for is judged by workers, also after a restart."""
+        return iter(())
 
     def rest(self) -> bool:
         """Every store learns how far the topics are read; True where no judgement is waited for."""

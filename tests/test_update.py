@@ -156,6 +156,7 @@ def test_a_task_that_waits_long_is_given_out_again_at_the_next_start(world, tmp_
         assert len(loop.tasks()) == 1
         loop.reopen()
         assert not loop.tasks()  # it is not old
+        assert not list(loop.update.left_over())  # nor is it forgotten
         with loop.store.transaction() as cursor:
             cursor.execute("UPDATE asked SET offered = offered - INTERVAL 1 HOUR")
         loop.reopen()
