@@ -121,7 +121,8 @@ class Gate:
         _count(self.by_address, site(client)) if name is None else _count(self.by_token, name)
         is_open = scope is None or (scope is Scope.READ and self.public_read)
         if name is not None:
-            if not is_open and not {scope, Scope.ADMIN} & set(self.tokens[name].scopes):
+            allowed = {scope, Scope.ADMIN} & set(self.tokens[name].scopes)
+            if scope is not None and not is_open and not allowed:
                 raise HTTPException(
                     403,
                     f"This token may not do that; take one with the scope {scope.value!r}.",

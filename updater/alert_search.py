@@ -97,7 +97,7 @@ def page(
         total += count
         keys += [(key, which) for key in found]
     shown = sorted(keys)[(number - 1) * size : number * size]
-    records = {}
+    records: dict[tuple[int, str], AlertRecord] = {}
     for which, store in enumerate(stores):
         wanted = [alert for (_, alert), of in shown if of == which]
         if wanted:
