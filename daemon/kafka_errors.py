@@ -63,7 +63,7 @@ class Complaints:
             "kafka_error",
             client=self._client,
             code=name,
-            error=said(error),
+            error=words_of(error),
             advice=_ADVICE.get(error.code()),
         )
 
@@ -74,7 +74,7 @@ class Complaints:
             self._said.clear()
 
 
-def said(error: KafkaError) -> str:
+def words_of(error: KafkaError) -> str:
     """What an error says, without a word of the broker's where it judged a login: it may repeat
     what it was sent."""
     return "login refused" if _ADVICE.get(error.code()) is _LOGIN else error.str()

@@ -130,11 +130,8 @@ class Gate:
         name = self.name_of(token)
         is_open = scope is None or (scope is Scope.READ and self.public_read)
         if name is not None:
-            if (
-                scope is not None
-                and not is_open
-                and not {scope, Scope.ADMIN} & set(self.tokens[name].scopes)
-            ):
+            allowed = {scope, Scope.ADMIN} & set(self.tokens[name].scopes)
+            if scope is not None and not is_open and not allowed:
                 raise HTTPException(
                     403,
                     f"This token may not do that; take one with the scope {scope.value!r}.",

@@ -13,7 +13,7 @@ import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import torch
@@ -39,6 +39,10 @@ GSD_AS_IS_M = (0.14, 0.55)
 COARSEST_GSD_M = 0.6
 """Beyond this a house is a dozen pixels, and magnifying them invents nothing."""
 SAMPLE_TILES = 24
+
+
+UNREADABLE: Final = (OSError, RuntimeError, SafetensorError)
+"""What reading weights into a network raises: no file, no safetensors, another model's."""
 
 
 class WeightsUnreadable(DetectionError):
@@ -158,14 +162,7 @@ def load(weights: Path | None, device: str) -> tuple[SiameseNetwork, float]:
         network.load_state_dict(load_file(weights))
         card = card_of(weights)
         temperature = float(card["calibration"]["temperature"])
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:120]
         raise WeightsUnreadable(
             f"{weights.name} is no siamese weight file with its card beside it ({detail}); train "

@@ -25,6 +25,7 @@ from torch import Tensor
 from detectors.encoder import band_range, to_rgb
 from detectors.errors import DetectionError
 from detectors.network import Logits, SiameseNetwork, loss
+from detectors.siamese import UNREADABLE, WeightsUnreadable
 from detectors.types import BoolArray, Progress
 
 LEARNING_RATE: Final = 2e-3
@@ -145,12 +146,12 @@ def train(
     torch.manual_seed(plan.seed)
     network = SiameseNetwork().to(place)
     if start_from is not None:
-        network.load_state_dict(load_file(start_from))
+        _take(network, start_from)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     state = State()
     if resume:
         state = State(**json.loads(state_file.read_text()))
-        network.load_state_dict(load_file(out / "last.safetensors"))
+        _take(network, out / "last.safetensors")
         _restore(optimiser, out / "optimiser.safetensors")
     with _drawer(source, plan) as drawer:
         held_out = list(drawer(_VALIDATION, VALIDATION_EXAMPLES // plan.batch, held_out=True))
@@ -271,6 +272,17 @@ def _keep(optimiser: torch.optim.Optimizer, path: Path) -> None:
         for name, value in slots.items()
     }
     save_file(flat, path)
+
+
+def _take(network: SiameseNetwork, weights: Path) -> None:
+    try:
+        network.load_state_dict(load_file(weights))
+    except UNREADABLE as error:
+        detail = " ".join(str(error).split())[:120]
+        raise WeightsUnreadable(
+            f"{weights.name} holds no siamese weights ({detail}); give a safetensors file that "
+            "`millesimed train` made."
+        ) from None
 
 
 def _restore(optimiser: torch.optim.Optimizer, path: Path) -> None:

@@ -82,6 +82,7 @@ servers = "127.0.0.1:{kafka}"
 "sasl.mechanism" = "PLAIN"
 "sasl.username" = "millesimed"
 "sasl.password" = "{password}"
+"message.timeout.ms" = 500
 
 [[acquire]]
 kind = "stac"
@@ -220,7 +221,7 @@ def commands(folder):
     db = ["--db", str(folder / "D032.duckdb")]
     wanted = [[*words, *db] for words in (
         ("subscriptions", "list"), ("alerts", "list"), ("dead-letters", "list"), ("verify",),
-        ("events",), ("changelog",), ("territory", "list"),
+        ("events",), ("territory", "list"),
     )]  # fmt: skip
     wanted.append(["acquire", "list", "--config", str(folder / "m.toml")])
     for arguments in wanted:
