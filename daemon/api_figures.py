@@ -19,7 +19,7 @@ from daemon.served import Behind, Departement
 from daemon.tokens import needs
 from schemas.territory import TerritoryKind
 from updater.figures import delays, fluxes, matrix
-from updater.territories import Territory, territories
+from updater.territories import Territory
 
 LATENCY_STEPS: Final = (1, 3, 7, 14, 30, 90, 180, 365, 730)
 """Days, upper ends of the bars of the latency figure: a week is a good year of aerial images, two
@@ -84,7 +84,6 @@ def figures(behind: Behind, request: Request, departement: Departement = None) -
 
 def _figures(sheet: Sheet) -> Figures:
     store, found = sheet.store, sheet.millesimes
-    grounds = territories(store)
     whole = Territory(
         TerritoryKind.DEPARTEMENT,
         store.territory,
@@ -104,7 +103,7 @@ def _figures(sheet: Sheet) -> Figures:
                 after=after,
                 territories=[
                     FluxFigure(**asdict(flux))
-                    for flux in fluxes(sheet.pieces(before, after), [whole, *grounds])
+                    for flux in fluxes(sheet.pieces(before, after), [whole, *sheet.territories])
                 ],
                 matrix=matrix(sheet.pieces(before, after)),
             )

@@ -31,7 +31,7 @@ from updater.errors import NotFound
 from updater.page_reads import Version, versions_of
 from updater.reads import Bounds, images
 from updater.store import Store
-from updater.territories import Territory, territories, territories_of
+from updater.territories import Territory, territories_of
 
 ROWS: Final = 50
 """Alerts on a page of the list: what is scrolled through before a filter is set instead."""
@@ -204,7 +204,7 @@ def _departement(sheet: Sheet) -> Sheets:
             Known(
                 kind=t.kind, code=t.code, name=t.name, bounds=_degrees(t.geometry.bounds, store.crs)
             )
-            for t in territories(store)
+            for t in sheet.territories
         ],
         versions={name: f"{value:x}" for name, value in asdict(now).items()},
         alerts={s: sum(r.state is s for r in rows) for s in AlertState},

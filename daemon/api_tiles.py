@@ -138,7 +138,7 @@ class AlertsAsk:
 
     def draw(self, sheet: Sheet) -> bytes:
         """A vector tile."""
-        return drawn_tile(sheet.store, self.tile, "alerts", sheet.told.outlines)
+        return drawn_tile(sheet.store, self.tile, "alerts", sheet.told.outlines, points=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from updater.figures import Stock, stock
 from updater.page_reads import Stamp, millesimes, stamp
 from updater.reads import Bounds, alerts_now, end_of, extent
 from updater.store import Store
+from updater.territories import Territory, territories
 
 T = TypeVar("T")
 
@@ -126,6 +127,12 @@ class Sheet:
         """Where the map is, in the store's CRS; patches never move its edge."""
         return self._kept("extent", 0, lambda: extent(self.store))
 
+    @property
+    def territories(self) -> list[Territory]:
+        """Territories people ask for."""
+        now = self.stamp.territories
+        return self._kept("territories", now, lambda: territories(self.store))
+
     def pieces(self, before: int, after: int) -> list[DiffPiece]:
         """What differs between two millésimes."""
         return self._kept(
@@ -168,7 +175,10 @@ class Atlas:
     def sheet(self, store: Store) -> Sheet:
         """What is kept of a store."""
         with self._lock:
-            return self._sheets.setdefault(store.territory, Sheet(store))
+            found = self._sheets.get(store.territory)
+            if found is None:
+                found = self._sheets[store.territory] = Sheet(store)
+            return found
 
     async def tile(self, store: Store, ask: Ask) -> Body:
         """A tile, kept or drawn.

@@ -33,6 +33,10 @@ LEAST_STEPS: Final = 4.0
 MAP_FROM: Final = 13
 """First zoom at which the map comes as polygons; before, as a picture (``daemon.overview``)."""
 POLYGONAL: Final = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+OUTLINES_FROM: Final = 11
+"""First zoom at which an outline is drawn: a pixel is 27 m there, as long as a small alert."""
+POINTS_TO: Final = 15
+"""Last zoom at which a point stands for an outline."""
 CS_NAMES: Final = pa.array([None, *CS_LEAVES])
 US_NAMES: Final = pa.array([None, *US_CODES])
 
@@ -147,17 +151,31 @@ def alerts_of(records: Sequence[AlertRecord]) -> Drawable:
     )
 
 
-def drawn_tile(store: Store, tile: Tile, layer: str, drawable: Drawable) -> bytes:
-    """The part of some outlines that lies on a tile, a layer of them and one of a point in each
-    (``…-points``): from afar an outline is smaller than a pixel."""
+def drawn_tile(
+    store: Store, tile: Tile, layer: str, drawable: Drawable, *, points: bool = False
+) -> bytes:
+    """The part of some outlines that lies on a tile; with ``points``, a layer of one in each
+    too (``…-points``): from afar an outline is smaller than a pixel, and only those are drawn."""
     near = drawable.near(tile, store.crs)
     if not len(near):
         return b""
     columns = {name: values.take(near) for name, values in drawable.columns.items()}
-    outlines = written(store, layer, on_grid(drawable.shapes[near], tile, store.crs), columns)
-    middles = shapely.get_coordinates(shapely.point_on_surface(drawable.shapes[near]))
-    place = np.rint(onto(tile, store.crs)(middles) * EXTENT)
-    points = shapely.points(place)
-    points[((place < 0) | (place >= EXTENT)).any(axis=1)] = shapely.Point()
-    # layers of a tile follow each other (MVT 2, 4.1), so tiles are joined by putting them together
-    return outlines + written(store, f"{layer}-points", points, columns)
+    body = b""
+    if tile.z >= OUTLINES_FROM:
+        body = written(store, layer, on_grid(drawable.shapes[near], tile, store.crs), columns)
+    if points and tile.z <= POINTS_TO:
+        # layers of a tile follow each other (MVT 2, 4.1), so tiles are joined end to end
+        body += written(
+            store, f"{layer}-points", _middles(drawable.shapes[near], tile, store), columns
+        )
+    return body
+
+
+def _middles(shapes: Shapes, tile: Tile, store: Store) -> Shapes:
+    """A point in each outline, on the grid of a tile; empty where another tile has it."""
+    place = np.rint(
+        onto(tile, store.crs)(shapely.get_coordinates(shapely.point_on_surface(shapes))) * EXTENT
+    )
+    found = np.asarray(shapely.points(place))
+    found[((place < 0) | (place >= EXTENT)).any(axis=1)] = shapely.Point()
+    return found

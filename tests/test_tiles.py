@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import threading
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_alerts_come_as_outlines_and_points_and_follow_a_review(tmp_path):
     records = alerts_now(made)
     before = stamp(made)
     tile = tile_at(SIDE_M / 2, SIDE_M / 2, 11)
-    layers = read(tmp_path, drawn_tile(made, tile, "alerts", alerts_of(records)), tile)
+    layers = read(tmp_path, drawn_tile(made, tile, "alerts", alerts_of(records), points=True), tile)
     assert set(layers["alerts-points"]["id"]) == {r.id for r in records}
     for row in layers["alerts-points"].itertuples():
         record = next(r for r in records if r.id == row.id)
@@ -245,6 +246,31 @@ def test_images_of_a_year_come_as_tiles_and_a_missing_one_leaves_a_hole(tmp_path
     assert image_tile(made, tile, year=2022) == b""
     assert image_tile(made, tile_at(150, 450, 8), year=2021) == b""  # too fine for that
     assert first_zoom(0.2, 43.6) > first_zoom(10.0, 43.6)
+    made.close()
+
+
+def test_readers_hold_neither_a_commit_nor_a_checkpoint_up(tmp_path):
+    made, _ = made_store(tmp_path / "D032.duckdb", seed=9)
+    tile, done, failed = tile_at(SIDE_M / 2, SIDE_M / 2, 15), threading.Event(), []
+
+    def look():
+        while not done.is_set():
+            try:
+                map_tile(made, tile, valid_at=end_of(2030))
+            except Exception as error:  # noqa: BLE001 - told below
+                failed.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number, x in enumerate((80, 220, 360, 500), start=1):
+        assert patched(made, number, [building(x, 220)]).created
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not failed
+    patched(made, 9, [building(80, 500)])
+    made.checkpoint()  # raises where a reader's answer is still open
     made.close()
 
 

@@ -44,11 +44,12 @@ for _cs, _uses in MATRIX.items():
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What of a store has changed: the same stamp, the same map, alerts or images."""
+    """What of a store has changed: the same stamp, the same map, alerts and so on."""
 
     map: int
     alerts: int
     images: int
+    territories: int
 
 
 def stamp(store: Store) -> Stamp:
@@ -56,9 +57,10 @@ def stamp(store: Store) -> Stamp:
     row = store.execute(
         "SELECT (SELECT count(*) FROM polygons) + (SELECT count(*) FROM retirements)"
         " + (SELECT count(*) FROM legal), (SELECT count(*) FROM alerts),"
-        " (SELECT coalesce(epoch_us(max(recorded)), 0) FROM images)"
+        " (SELECT coalesce(epoch_us(max(recorded)), 0) FROM images),"
+        " (SELECT count(*) FROM territories)"
     ).fetchone()
-    return Stamp(*(row or (0, 0, 0)))
+    return Stamp(*(row or (0, 0, 0, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,11 @@ class View:
 
 def view(store: Store, bounds: Bounds, *, valid_at: datetime) -> View:
     """The map in a rectangle of the store's CRS, as the ground was at an instant, as known now."""
-    table = (
-        store.cursor.execute(
-            _HELD + "SELECT version, id, code_cs, code_us, year(valid_from)::SMALLINT AS since, "
-            "ST_AsWKB(geom)::BLOB AS geom FROM held",
-            [*bounds, valid_at, valid_at],
-        )
-        .arrow()
-        .read_all()
-    )
+    table = store.cursor.execute(
+        _HELD + "SELECT version, id, code_cs, code_us, year(valid_from)::SMALLINT AS since, "
+        "ST_AsWKB(geom)::BLOB AS geom FROM held",
+        [*bounds, valid_at, valid_at],
+    ).to_arrow_table()  # whole: see updater.store.Rows
     cover, usage = _numbers(table["code_cs"], _CS), _numbers(table["code_us"], _US)
     artificial = _ARTIFICIAL[cover, usage]
     _judged(store, table["version"], artificial)

@@ -12,11 +12,13 @@ export function t(key, holes = {}) {
 
 const whole = new Intl.NumberFormat(LANG, { maximumFractionDigits: 0 });
 const fine = new Intl.NumberFormat(LANG, { maximumFractionDigits: 2 });
+const exact = new Intl.NumberFormat(LANG, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const share = new Intl.NumberFormat(LANG, { style: "percent", maximumFractionDigits: 1 });
 const day = new Intl.DateTimeFormat(LANG, { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
 
 export const number = (value) => whole.format(value);
 export const decimal = (value) => fine.format(value);
+export const hectares = (m2) => exact.format(m2 / 10_000);
 export const percent = (value) => share.format(value);
 export const date = (value) => (value ? day.format(new Date(value)) : t("date.unknown"));
 

@@ -2,11 +2,13 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 30; // px a bar takes
-const WIDTH = Math.min(640, document.documentElement.clientWidth - 32); // text keeps its size on a phone
-const NARROW = WIDTH < 480;
+const WIDTH = Math.min(520, document.documentElement.clientWidth - 32); // text keeps its size on a phone
+const NARROW = WIDTH < 440;
 const MORE = "#d55e00";
 const LESS = "#009e73";
 const PLAIN = "#004488";
+const MORE_INK = "#9c4400"; // darker than the bars: text needs more contrast
+const LESS_INK = "#00694d";
 
 function svg(name, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, name);
@@ -40,7 +42,7 @@ export function bars(rows, { label, format }) {
 
 /** What came to the right of an axis, what went to its left. */
 export function pairs(rows, { label, more, less, format }) {
-  const left = NARROW ? 0 : 190;
+  const left = NARROW ? 0 : 150;
   const step = NARROW ? 50 : ROW; // a phone has the name above the bar
   const middle = left + (WIDTH - left) / 2;
   const room = (WIDTH - left) / 2 - 60;
@@ -48,8 +50,8 @@ export function pairs(rows, { label, more, less, format }) {
   const said = rows.map((r) => `${r.name}: ${more} ${format(r.more)}, ${less} ${format(r.less)}`).join("; ");
   const bar = (x, y, width, fill) => svg("rect", { x, y: y - 10, width: Math.max(0, width), height: 20, fill });
   return frame(`${label}: ${said}`, rows.length * step + 38,
-    text(`${less} (ha)`, { x: middle - 8, y: 14, "text-anchor": "end", fill: LESS, class: "head" }),
-    text(`${more} (ha)`, { x: middle + 8, y: 14, fill: MORE, class: "head" }),
+    text(`${less} (ha)`, { x: middle - 8, y: 14, "text-anchor": "end", fill: LESS_INK, class: "head" }),
+    text(`${more} (ha)`, { x: middle + 8, y: 14, fill: MORE_INK, class: "head" }),
     ...rows.flatMap((r, i) => {
       const y = i * step + step - ROW / 2 + 30;
       const [gained, lost] = [(r.more / most) * room, (r.less / most) * room];

@@ -1,10 +1,9 @@
 // The figures page: drawn as SVG, and the same as a table.
 
-import { call, decimal, el, percent, t } from "./base.js";
+import { call, el, hectares, number, percent, t } from "./base.js";
 import { bars, pairs } from "./charts.js";
 
 const PLACE = document.getElementById("figures");
-const HA = 10_000;
 
 function table(heads, rows) {
   return el("details", { class: "table" }, el("summary", {}, t("figure.table")),
@@ -17,30 +16,33 @@ function figure(name, about, ...content) {
 }
 
 function stocks(years) {
-  const rows = years.map((y) => [String(y.year), y.artificialised / HA]);
+  const rows = years.map((y) => [String(y.year), y.artificialised]);
   return figure(t("figure.stock"), t("figure.stock.about"),
-    bars(rows, { label: t("figure.stock"), format: (v) => `${decimal(v)} ha` }),
+    bars(rows, { label: t("figure.stock"), format: (v) => `${hectares(v)} ha` }),
     table([t("millesime"), `${t("figure.artificialised")} (ha)`, t("figure.share")],
-      years.map((y) => [String(y.year), decimal(y.artificialised / HA), percent(y.area ? y.artificialised / y.area : 0)])));
+      years.map((y) => [String(y.year), hectares(y.artificialised), percent(y.area ? y.artificialised / y.area : 0)])));
 }
 
 function flows(periods) {
   const rows = periods.flatMap((p) => p.territories.map((f) => ({
-    name: `${f.name} ${p.before}–${p.after}`, more: f.artificialised / HA, less: f.desartificialised / HA,
-    cells: [`${p.before}–${p.after}`, f.name, decimal(f.artificialised / HA), decimal(f.desartificialised / HA)],
+    name: `${f.name} ${p.before}–${p.after}`, more: f.artificialised, less: f.desartificialised,
+    cells: [`${p.before}–${p.after}`, f.name, hectares(f.artificialised), hectares(f.desartificialised)],
   })));
   return figure(t("figure.flux"), t("figure.flux.about"),
-    pairs(rows.slice(0, 40), { label: t("figure.flux"), more: t("figure.artificialised"), less: t("figure.desartificialised"), format: (v) => decimal(v) }),
+    pairs(rows.slice(0, 40), { label: t("figure.flux"), more: t("figure.artificialised"), less: t("figure.desartificialised"), format: hectares }),
     table([t("figure.period"), t("figure.territory"), `${t("figure.artificialised")} (ha)`, `${t("figure.desartificialised")} (ha)`], rows.map((r) => r.cells)));
 }
+
+/** A label without its examples in brackets. */
+const short = (label) => label.replace(/ \(.*/, "");
 
 function matrix({ before, after, matrix: cells }, labels) {
   const rows = Object.keys(cells).sort();
   const columns = [...new Set(rows.flatMap((row) => Object.keys(cells[row])))].sort();
   const most = Math.max(...rows.flatMap((row) => Object.values(cells[row])));
-  const head = (code, scope) => el("th", { scope, title: labels[code] ?? t("unknown") }, code || "–");
+  const head = (code, scope) => el("th", { scope }, el("code", {}, code || "–"), el("br"), short(labels[code] ?? t("unknown")));
   const cell = (value) => {
-    const made = el("td", { class: "number" }, value ? decimal(value / HA) : "");
+    const made = el("td", { class: "number" }, value ? hectares(value) : "");
     if (value) {
       const depth = Math.sqrt(value / most);
       made.style.backgroundColor = `rgb(0 68 136 / ${0.08 + 0.82 * depth})`;
@@ -58,7 +60,7 @@ function latency({ median_days: median, steps, counts }) {
   if (median === null) return figure(t("figure.latency"), t("figure.latency.none"));
   const names = [...steps.map((days) => t("figure.latency.upto", { days })), t("figure.latency.more", { days: steps.at(-1) })];
   const rows = names.map((name, i) => [name, counts[i]]);
-  return figure(t("figure.latency"), t("figure.latency.about", { median: decimal(median) }),
+  return figure(t("figure.latency"), t("figure.latency.about", { median: number(median) }),
     bars(rows, { label: t("figure.latency"), format: String }),
     table([t("figure.latency.days"), t("figure.latency.number")], rows.map(([name, value]) => [name, String(value)])));
 }

@@ -79,7 +79,7 @@ export function style(state, view) {
     });
     const first = heldYear(d.millesimes, view.before);
     if (first < year) {
-      sources[`changes-${d.code}`] = vector(`${d.code}/changes/${first}/${year}/{z}/{x}/{y}.mvt`, d.versions.map, { minzoom: 8, maxzoom: 16 });
+      sources[`changes-${d.code}`] = vector(`${d.code}/changes/${first}/${year}/{z}/{x}/{y}.mvt`, d.versions.map, { minzoom: 11, maxzoom: 16 });
       const line = (id, colour, width, dash) => ({
         id: `${id}-${d.code}`, type: "line", source: `changes-${d.code}`, "source-layer": "changes", minzoom: 12, layout: shown(view.changes),
         paint: { "line-color": colour, "line-width": width, ...(dash ? { "line-dasharray": dash } : {}) },

@@ -59,7 +59,7 @@ class Page {
     }
     this.listen(this.stage.right);
     this.stage.onLeft = (map) => this.listen(map);
-    window.stage = this.stage; // for the browser's console
+    window.millesimed = this.stage; // for the browser's console
   }
 
   listen(map) {

@@ -28,7 +28,7 @@ pytestmark = [
 REVIEWER, READER = "token-reviewer", "token-reader"
 WAIT_MS = 60_000
 """A machine with other work on it draws a view in software in tens of seconds."""
-IDLE = "() => window.stage?.right.loaded() && window.stage.right.areTilesLoaded()"
+IDLE = "() => window.millesimed?.right.loaded() && window.millesimed.right.areTilesLoaded()"
 CANVAS = "#map-after canvas"
 
 
@@ -168,7 +168,7 @@ def test_the_swipe_shows_both_images_and_moves(home, shots):
         page.locator(f"label:has(#show-{what})").click()
     page.locator("#swipe").click()
     page.wait_for_function(
-        "() => window.stage.left?.loaded() && window.stage.left.areTilesLoaded()"
+        "() => window.millesimed.left?.loaded() && window.millesimed.left.areTilesLoaded()"
     )
     home.drawn()
     assert page.locator("#label-before").text_content() == "2021"
@@ -203,9 +203,11 @@ def test_the_swipe_shows_both_images_and_moves(home, shots):
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     assert abs(int(divider.get_attribute("aria-valuenow")) - 68) <= 1
-    centre = """m => { const map = window.stage[m]; const { lng, lat } = map.getCenter();
+    centre = """m => { const map = window.millesimed[m]; const { lng, lat } = map.getCenter();
     return [lng, lat, map.getZoom()]; }"""
-    page.evaluate("() => window.stage.left.zoomTo(window.stage.left.getZoom() + 1, {duration: 0})")
+    page.evaluate(
+        "() => window.millesimed.left.zoomTo(window.millesimed.left.getZoom() + 1, {duration: 0})"
+    )
     assert page.evaluate(centre, "left") == pytest.approx(page.evaluate(centre, "right"))
 
 
