@@ -53,7 +53,7 @@ def read(tmp_path, body, tile):
     """A vector tile's layers as GDAL reads them, in EPSG:3857."""
     path = tmp_path / f"{tile.z}-{tile.x}-{tile.y}.mvt"
     path.write_bytes(body)
-    place = {"x": tile.x, "y": tile.y, "z": tile.z}
+    place = {"x": tile.x, "y": tile.y, "z": tile.z, "clip": "NO"}
     names = [name for name, _ in pyogrio.list_layers(path)]
     return {name: pyogrio.read_dataframe(path, layer=name, **place) for name in names}
 

@@ -27,6 +27,9 @@ export function area(m2) {
   return m2 >= 10_000 ? `${decimal(m2 / 10_000)} ha` : `${number(m2)} m²`;
 }
 
+/** A label without its examples in brackets. */
+export const brief = (label) => label.replace(/ \(.*/, "");
+
 /** An element with attributes and children; text is never taken for markup. */
 export function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);

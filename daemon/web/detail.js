@@ -66,7 +66,7 @@ export class Detail {
       this.chips(alert),
       facts(
         [t("alert.area"), area(alert.area)], [t("alert.probability"), percent(alert.probability)],
-        [t("alert.seen"), t("alert.seen.value", { first: date(alert.seen_first), last: date(alert.seen_last) })],
+        [t("alert.seen"), alert.seen_first === alert.seen_last ? date(alert.seen_last) : t("alert.seen.value", { first: date(alert.seen_first), last: date(alert.seen_last) })],
         [t("alert.known"), date(alert.known_at)],
         [t("alert.looks"), t("alert.looks.value", { looks: alert.looks, clean: alert.clean_looks })],
         [t("alert.evidence"), decimal(alert.evidence)], [t("alert.rank"), number(alert.rank)],

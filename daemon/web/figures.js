@@ -1,6 +1,6 @@
 // The figures page: drawn as SVG, and the same as a table.
 
-import { call, el, hectares, number, percent, t } from "./base.js";
+import { brief, call, el, hectares, number, percent, t } from "./base.js";
 import { bars, pairs } from "./charts.js";
 
 const PLACE = document.getElementById("figures");
@@ -33,14 +33,11 @@ function flows(periods) {
     table([t("figure.period"), t("figure.territory"), `${t("figure.artificialised")} (ha)`, `${t("figure.desartificialised")} (ha)`], rows.map((r) => r.cells)));
 }
 
-/** A label without its examples in brackets. */
-const short = (label) => label.replace(/ \(.*/, "");
-
 function matrix({ before, after, matrix: cells }, labels) {
   const rows = Object.keys(cells).sort();
   const columns = [...new Set(rows.flatMap((row) => Object.keys(cells[row])))].sort();
   const most = Math.max(...rows.flatMap((row) => Object.values(cells[row])));
-  const head = (code, scope) => el("th", { scope }, el("code", {}, code || "–"), el("br"), short(labels[code] ?? t("unknown")));
+  const head = (code, scope) => el("th", { scope }, el("code", {}, code || "–"), el("br"), brief(labels[code] ?? t("unknown")));
   const cell = (value) => {
     const made = el("td", { class: "number" }, value ? hectares(value) : "");
     if (value) {

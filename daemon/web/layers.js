@@ -88,7 +88,7 @@ export function style(state, view) {
     }
     sources[`alerts-${d.code}`] = vector(`${d.code}/alerts/{z}/{x}/{y}.mvt`, d.versions.alerts, { maxzoom: 16 });
     const chosen = ["==", ["get", "id"], view.chosen ?? ""];
-    const alert = (id, layer, more) => ({ id: `${id}-${d.code}`, source: `alerts-${d.code}`, "source-layer": layer, filter: view.filter, layout: shown(view.alerts), ...more });
+    const alert = (id, layer, more) => ({ id: `${id}-${d.code}`, source: `alerts-${d.code}`, "source-layer": layer, filter: view.chosen ? ["any", view.filter, chosen] : view.filter, layout: shown(view.alerts), ...more });
     over.push(
       alert("alert-fill", "alerts", { type: "fill", minzoom: 12, paint: { "fill-color": view.theme === "probability" ? byProbability : byKind, "fill-opacity": view.theme === "probability" ? 0.85 : ["case", chosen, 0.05, 0.18] } }),
       alert("alert-casing", "alerts", { type: "line", minzoom: 12, paint: { "line-color": "#141414", "line-width": ["case", chosen, 7, 4], "line-opacity": overAlert(0.5, 1) } }),

@@ -1,6 +1,6 @@
 // The map page: what is chosen, and who must know of it.
 
-import { call, el, swatch, t, trouble, later } from "./base.js";
+import { brief, call, el, swatch, t, trouble, later } from "./base.js";
 import { alertFilter, KIND_COLOURS, PROBABILITY } from "./layers.js";
 import { AlertList } from "./list.js";
 import { Detail } from "./detail.js";
@@ -166,7 +166,7 @@ class Page {
     by("legend-entries").replaceChildren(...entries.map((e) => el("li", {}, el("button", {
       type: "button", "aria-pressed": "false", title: t("legend.isolate", { label: words(e) }), "data-code": e.code,
       onclick: (event) => this.isolate(event.currentTarget),
-    }, swatch(e.colour), el("span", {}, words(e)), theme === "artificialisation" ? null : el("code", {}, e.code)))));
+    }, swatch(e.colour), el("span", {}, brief(words(e))), theme === "artificialisation" ? null : el("code", {}, e.code)))));
     if (theme === "probability") {
       by("legend-entries").replaceChildren(...PROBABILITY.map(([value, colour]) => el("li", {}, swatch(colour), `${Math.round(value * 100)} %`)));
     }

@@ -248,7 +248,7 @@ def test_an_alert_opens_with_its_reasons_its_pictures_and_its_lineage(home, shot
     assert COUVERTURE[record.after.code_cs].label in text
     assert "artificialisé" in text and "Règle du décret" in text
     chips = page.locator("img.chips")
-    page.wait_for_function("() => document.querySelector('img.chips')?.complete")
+    page.wait_for_function("() => document.querySelector('img.chips')?.naturalWidth")
     assert chips.evaluate("i => i.naturalWidth") > 900
     page.locator("details.lineage summary").first.click()
     page.locator("details.lineage table").first.wait_for()
