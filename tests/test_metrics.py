@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import detectors
 import schemas
 import updater
-from daemon import assets, families, series
+from daemon import assets, exchange, families, freight, series
 from daemon.catalogue import CATALOGUE
 from daemon.families import Kind
 from daemon.metrics import REMEMBERED, STAGES, Metrics
@@ -22,6 +22,7 @@ from daemon.pipeline import Outcome
 from detectors.registry import DETECTORS
 from schemas.errors import MillesimedError
 from schemas.nomenclature import CS_LEAVES
+from schemas.task import CONTEXT_MISSING
 
 ROOT = Path(__file__).parent.parent
 AT = datetime(2024, 6, 18, tzinfo=UTC)
@@ -87,9 +88,12 @@ def test_every_reason_a_dead_letter_can_have_begins_at_zero():
     for room in (schemas, detectors, updater):
         for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
             importlib.import_module(module.name)
-    rooms = ("schemas.", "detectors.", "updater.", assets.__name__)
+    own = tuple(module.__name__ for module in (assets, exchange, freight))
+    rooms = ("schemas.", "detectors.", "updater.", *own)
     found = {c.reason for c in subclasses(MillesimedError) if c.__module__.startswith(rooms)}
-    assert found - NOT_OF_EVENTS | {"internal"} == set(families.DEAD_LETTER_REASONS)
+    assert found - NOT_OF_EVENTS | {"internal", CONTEXT_MISSING} == set(
+        families.DEAD_LETTER_REASONS
+    )
 
 
 def test_the_values_known_beforehand_are_those_there_are():

@@ -103,7 +103,17 @@ def test_workers_that_are_killed_at_their_second_task_lose_and_double_nothing(
     assert_as_wanted(rig, wanted, fault="kill -9 of a detect worker", tried=died)
 
 
-@pytest.mark.parametrize("step", ["in-transaction:4", "in-relay", "after-commit:9"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "in-transaction:4",
+        "in-relay",
+        *(
+            pytest.param(step, marks=pytest.mark.faults)
+            for step in ("in-transaction:9", "after-commit:9", "in-relay:3", "in-checkpoint:4")
+        ),
+    ],
+)
 def test_an_update_process_that_is_killed_is_replaced_by_the_one_that_waits(
     small, kafka, wanted, starter, tmp_path, step
 ):
