@@ -15,7 +15,7 @@ from daemon.mercator import MOST_ZOOM, Tile
 from daemon.overview import LAST_ZOOM, Theme
 from daemon.problems import problems
 from daemon.rasters import image_tile
-from daemon.served import Behind
+from daemon.served import served
 from daemon.tiles import MAP_FROM, drawn_tile, map_tile
 from daemon.tokens import BEARER, Gate
 from updater.page_reads import Stamp
@@ -40,12 +40,12 @@ async def may_see(
     gate.judged(sent.credentials if sent else None, Scope.READ)
 
 
-def tile_of(
+async def tile_of(
     z: Annotated[int, Path(ge=0, le=MOST_ZOOM)],
     x: Annotated[int, Path(ge=0)],
     y: Annotated[int, Path(ge=0)],
 ) -> Tile:
-    """FastAPI dependency.
+    """FastAPI dependency; like all here no plain function, which would wait for a thread.
 
     Raises:
         HTTPException: 404, the grid has no such tile.
@@ -173,10 +173,10 @@ OPEN: Final[dict[str, Any]] = {"security": [{}]}
 
 
 async def _answer(
-    request: Request, behind: Behind, departement: str, ask: Ask, media: str, version: str | None
+    request: Request, departement: str, ask: Ask, media: str, version: str | None
 ) -> Response:
     atlas: Atlas = request.app.state.atlas
-    body = await atlas.tile(behind.store_of(departement), ask)
+    body = await atlas.tile(served(request).store_of(departement), ask)
     headers = {
         "ETag": body.etag,
         "Cache-Control": AGED if version else ASKED_EACH_TIME,
@@ -195,13 +195,13 @@ async def _answer(
 
 @router.get("/map/{year}/{z}/{x}/{y}.mvt", responses=described(VECTOR), openapi_extra=OPEN)
 async def map_polygons(
-    request: Request, behind: Behind, departement: str, year: Year, tile: Where, v: Version = None
+    request: Request, departement: str, year: Year, tile: Where, v: Version = None
 ) -> Response:
     """Polygons of a millésime, as known now: id, cover, usage, legal status, the year each is from.
     From zoom 13 on; before, `overview` shows the same as a picture."""
     if tile.z < MAP_FROM:
         raise HTTPException(404, f"Polygons come from zoom {MAP_FROM} on; ask for overview.")
-    return await _answer(request, behind, departement, MapAsk(tile, year), VECTOR, v)
+    return await _answer(request, departement, MapAsk(tile, year), VECTOR, v)
 
 
 @router.get(
@@ -209,7 +209,6 @@ async def map_polygons(
 )
 async def overview(
     request: Request,
-    behind: Behind,
     departement: str,
     theme: Theme,
     year: Year,
@@ -220,7 +219,7 @@ async def overview(
     if tile.z > LAST_ZOOM:
         raise HTTPException(404, f"The overview goes to zoom {LAST_ZOOM}; ask for map.")
     ask = OverviewAsk(tile, year, theme)
-    return await _answer(request, behind, departement, ask, "image/png", v)
+    return await _answer(request, departement, ask, "image/png", v)
 
 
 @router.get(
@@ -228,7 +227,6 @@ async def overview(
 )
 async def changes(
     request: Request,
-    behind: Behind,
     departement: str,
     before: Year,
     after: Year,
@@ -237,20 +235,18 @@ async def changes(
 ) -> Response:
     """Ground whose codes differ between two millésimes: codes on both sides, kind, legal effect."""
     ask = ChangesAsk(tile, before, after)
-    return await _answer(request, behind, departement, ask, VECTOR, v)
+    return await _answer(request, departement, ask, VECTOR, v)
 
 
 @router.get("/alerts/{z}/{x}/{y}.mvt", responses=described(VECTOR), openapi_extra=OPEN)
-async def alerts(
-    request: Request, behind: Behind, departement: str, tile: Where, v: Version = None
-) -> Response:
+async def alerts(request: Request, departement: str, tile: Where, v: Version = None) -> Response:
     """Alerts in their latest state: outlines, and a point in each."""
-    return await _answer(request, behind, departement, AlertsAsk(tile), VECTOR, v)
+    return await _answer(request, departement, AlertsAsk(tile), VECTOR, v)
 
 
 @router.get("/image/{year}/{z}/{x}/{y}.webp", responses=described("image/webp"), openapi_extra=OPEN)
 async def image(
-    request: Request, behind: Behind, departement: str, year: Year, tile: Where, v: Version = None
+    request: Request, departement: str, year: Year, tile: Where, v: Version = None
 ) -> Response:
     """The images of a year, references and acquisitions, the finest on top."""
-    return await _answer(request, behind, departement, ImageAsk(tile, year), "image/webp", v)
+    return await _answer(request, departement, ImageAsk(tile, year), "image/webp", v)
