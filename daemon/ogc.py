@@ -22,7 +22,7 @@ from daemon.config import Scope
 from daemon.ogc_catalogue import layer_of, layers
 from daemon.ogc_crs import offered, presented, uri_of
 from daemon.ogc_layers import Layer, Row
-from daemon.ogc_openapi import GEOJSON
+from daemon.ogc_openapi import GEOJSON, SCHEMA_JSON
 from daemon.ogc_query import (
     DEFAULT,
     JSON,
@@ -56,7 +56,6 @@ CLASSES: Final = (
     *(f"{PART3}{name}" for name in ("queryables", "queryables-query-parameters")),
 )
 QUERYABLES_REL: Final = "http://www.opengis.net/def/rel/ogc/1.0/queryables"
-SCHEMA_JSON: Final = "application/schema+json"
 API_MEDIA: Final = f"{OPENAPI};version=3.0"
 ANY: Final[dict[str, Any]] = {"security": [{}]}
 """For OpenAPI: a token may be sent, and need not be."""

@@ -13,6 +13,7 @@ from daemon.ogc_schemas import Schema, items_parameters, parameter
 from daemon.problems import MEDIA
 
 GEOJSON: Final = "application/geo+json"
+SCHEMA_JSON: Final = "application/schema+json"
 PROBLEMS: Final = ("400", "404", "406", "default")
 SCHEMAS: Final[dict[str, Schema]] = {
     "landingPage": ogc_schemas.LANDING,
@@ -71,7 +72,9 @@ def _paths(layer: Layer, parameters: Sequence[str]) -> dict[str, Any]:
     return {
         place: {"get": _operation(layer.title, f"collection-{name}", "collection")},
         f"{place}/queryables": {
-            "get": _operation("Columns to ask by", f"queryables-{name}", "queryables")
+            "get": _operation(
+                *("Columns to ask by", f"queryables-{name}", "queryables"), media=SCHEMA_JSON
+            )
         },
         f"{place}/items": {
             "get": _operation(

@@ -18,7 +18,8 @@ def listed(items: Schema, **more: Any) -> Schema:  # noqa: ANN401 - keywords of 
 
 def record(*required: str, **properties: Schema) -> Schema:
     """An object."""
-    return {"type": "object", "required": list(required), "properties": properties}
+    found: Schema = {"type": "object", "properties": properties}
+    return found | {"required": list(required)} if required else found
 
 
 LINK: Final = record("href", "rel", href=TEXT, rel=TEXT, type=TEXT, title=TEXT)

@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, Response
 from daemon import ogc_schemas, stac_schemas
 from daemon.config import Scope
 from daemon.ogc import ANY, answers
-from daemon.ogc_query import JSON, Plain, accepts, only
+from daemon.ogc_query import JSON, Plain, accepts, only, wrong
 from daemon.served import Behind, Served, base
 from daemon.stac_items import GEOJSON, STAC_VERSION, collections, item, link
-from daemon.stac_query import SEARCH, Asked, asked_of, of_store, split
+from daemon.stac_query import ITEMS, SEARCH, Asked, asked_of, of_store, split
 from daemon.tokens import Gate, needs
 from schemas.policy import Sensor
 from updater.image_search import Wanted, search
@@ -120,7 +120,10 @@ def of_collection(behind: Behind, request: Request, collection: str, files: File
     """Its items, newest first."""
     root = f"{base(request)}/stac"
     _collection(behind, root, collection)
-    given: dict[str, Any] = only(request, ("limit", "bbox", "datetime", "token", "f"))
+    given: dict[str, Any] = only(request, ITEMS)
+    names = given.get("collections")
+    if names and collection not in names.split(","):
+        raise wrong("collections", f"this address has the items of {collection} only.")
     asked = asked_of({**split(given), "collections": [collection]})
     return _page(behind, request, asked, files, given, root)
 
