@@ -63,7 +63,8 @@ ANY: Final[dict[str, Any]] = {"security": [{}]}
 router = APIRouter(
     prefix="/ogc",
     tags=["ogc"],
-    dependencies=[Depends(needs(Scope.READ))],
+    dependencies=[Depends(needs(Scope.READ, counted=False))],
+    responses=problems(422),
     default_response_class=JSONResponse,
 )
 reading = threading.BoundedSemaphore(AT_ONCE)

@@ -27,8 +27,8 @@ METRE_DECIMALS: Final = 3
 EDGE_POINTS: Final = 32
 """Points on each side of a rectangle of another CRS, whose edges are curves in the store's."""
 MARGIN: Final = 0.05
-"""Degrees or their like kept around a map's extent when a rectangle is cut to it: more than the
-densified edge of any département bends."""
+"""Share of a map's extent kept around it when a rectangle is cut to it, so that no polygon at its
+edge is lost to rounding."""
 
 
 def uri_of(crs: str) -> str | None:
@@ -89,21 +89,28 @@ def ground_of(bbox: Bounds, uri: str, store_crs: str, extent: Bounds) -> BaseGeo
     west, south, east, north = (second, first, fourth, third) if north_first(uri) else bbox
     wide = CRS.from_user_input(code_of(uri)).is_geographic and west > east
     parts = [(west, 180.0), (-180.0, east)] if wide else [(west, east)]
-    return _within([box(w, south, e, north) for w, e in parts], uri, store_crs, extent)
+    near = _extent_in(uri, store_crs, extent)
+    least_x, least_y, most_x, most_y = near.bounds
+    cut = [  # by numbers, for corners may be as far away as numbers go
+        box(max(w, least_x), max(south, least_y), min(e, most_x), min(north, most_y))
+        for w, e in parts
+        if w <= most_x and e >= least_x and w <= e
+    ]
+    found = cut if south <= min(north, most_y) and north >= least_y else []
+    return _moved(found, uri, store_crs, near)
 
 
 def ground_in_degrees(shape: BaseGeometry, store_crs: str, extent: Bounds) -> BaseGeometry:
     """Any geometry in degrees (longitude first) as ground of a store; as ``ground_of``."""
-    return _within([shape], CRS84, store_crs, extent)
+    near = _extent_in(CRS84, store_crs, extent)
+    return _moved([shape.intersection(near)], CRS84, store_crs, near)
 
 
-def _within(
-    shapes: Sequence[BaseGeometry], uri: str, store_crs: str, extent: Bounds
+def _moved(
+    shapes: Sequence[BaseGeometry], uri: str, store_crs: str, near: BaseGeometry
 ) -> BaseGeometry:
-    """The union of some geometries (easting first), cut to an extent, in a store's CRS."""
-    near = _extent_in(uri, store_crs, extent)
-    cut = [shape.intersection(near) for shape in shapes]
-    kept = [shape for shape in cut if not shape.is_empty]
+    """The union of some geometries (easting first) around ``near`` in a store's CRS."""
+    kept = [shape for shape in shapes if not shape.is_empty]
     if not kept:
         return shapely.Polygon()
     if uri_of(store_crs) == uri:

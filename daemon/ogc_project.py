@@ -10,11 +10,17 @@ from daemon.ogc import ANY, answers
 from daemon.ogc_catalogue import layers
 from daemon.ogc_query import Plain
 from daemon.ogc_schemas import TEXT
+from daemon.problems import problems
 from daemon.qgis import MEDIA, project
 from daemon.served import Behind, base
 from daemon.tokens import needs
 
-router = APIRouter(prefix="/ogc", tags=["ogc"], dependencies=[Depends(needs(Scope.READ))])
+router = APIRouter(
+    prefix="/ogc",
+    tags=["ogc"],
+    dependencies=[Depends(needs(Scope.READ, counted=False))],
+    responses=problems(422),
+)
 
 
 @router.get(

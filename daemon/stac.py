@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse, Response
 from daemon import ogc_schemas, stac_schemas
 from daemon.config import Scope
 from daemon.ogc import ANY, answers
-from daemon.ogc_query import JSON, Plain, accepts, only
+from daemon.ogc_query import JSON, Plain, accepts, only, wrong
+from daemon.problems import problems
 from daemon.served import Behind, Served, base
 from daemon.stac_items import GEOJSON, STAC_VERSION, collections, item, link
-from daemon.stac_query import SEARCH, Asked, asked_of, of_store, split
+from daemon.stac_query import ITEMS, SEARCH, Asked, asked_of, of_store, split
 from daemon.tokens import Caller, Gate, needs
 from schemas.policy import Sensor
 from updater.image_search import Wanted, search
@@ -34,13 +35,14 @@ CLASSES: Final = (
         for name in ("core", "geojson")
     ),
 )
-READ: Final = needs(Scope.READ)
+READ: Final = needs(Scope.READ, counted=False)
 HEADERS: Final = {"Vary": "Authorization"}
 """A token changes what is seen."""
 router = APIRouter(
     prefix="/stac",
     tags=["stac"],
     dependencies=[Depends(READ), accepts(*JSON)],
+    responses=problems(422),
     default_response_class=JSONResponse,
 )
 
@@ -121,7 +123,10 @@ def of_collection(behind: Behind, request: Request, collection: str, files: File
     """Its items, newest first."""
     root = f"{base(request)}/stac"
     _collection(behind, root, collection)
-    given: dict[str, Any] = only(request, ("limit", "bbox", "datetime", "token", "f"))
+    given: dict[str, Any] = only(request, ITEMS)
+    names = given.get("collections")
+    if names and collection not in names.split(","):
+        raise wrong("collections", f"this address has the items of {collection} only.")
     asked = asked_of({**split(given), "collections": [collection]})
     return _page(behind, request, asked, files, given, root)
 

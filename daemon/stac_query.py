@@ -23,6 +23,8 @@ DEFAULT: Final = 100
 MOST: Final = 1_000
 """Items on a page: about a megabyte."""
 SEARCH: Final = ("bbox", "intersects", "datetime", "ids", "collections", "limit", "token")
+ITEMS: Final = ("bbox", "datetime", "ids", "collections", "limit", "token", "f")
+"""Of one collection; pystac-client names it again, and sends an empty list of ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ def split(given: Mapping[str, str]) -> dict[str, Any]:
     """Parameters of a GET as the members of a POST."""
     found: dict[str, Any] = {name: value for name, value in given.items() if name != "f"}
     for name in ("ids", "collections"):
-        if name in found:
-            found[name] = found[name].split(",")
+        if texts := found.pop(name, ""):
+            found[name] = texts.split(",")
     if "bbox" in found:
         found["bbox"] = list(bbox_of(found["bbox"]))
     for name in ("limit", "intersects"):

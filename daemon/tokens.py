@@ -169,9 +169,10 @@ class Gate:
         return found
 
 
-def needs(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
+def needs(scope: Scope | None, *, counted: bool = True) -> Callable[..., Awaitable[Caller]]:
     """A FastAPI dependency: the caller may do this, and has not called too often. Without a
-    ``scope`` everybody may, also where nothing is public."""
+    ``scope`` everybody may, also where nothing is public. Not ``counted`` is what clients call by
+    the hundred, page by page, and is bounded elsewhere."""
 
     async def check(
         request: Request,
@@ -179,7 +180,9 @@ def needs(scope: Scope | None) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         gate: Gate = request.app.state.gate
         client = request.client.host if request.client else ""
-        return gate.caller(gate.admit(sent.credentials if sent else None, client, scope))
+        token = sent.credentials if sent else None
+        name = gate.admit(token, client, scope) if counted else gate.judged(token, scope)
+        return gate.caller(name)
 
     return check
 

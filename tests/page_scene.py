@@ -12,7 +12,7 @@ from shapely.geometry import box, mapping
 
 from daemon.announce import item_of, when
 from daemon.demo.landscape import CRS, DEPARTEMENT, MILLESIME
-from daemon.pipeline import assert_whole, with_places
+from daemon.planning import assert_whole, with_places
 from detectors.types import Region
 from schemas.acquisition import AcquisitionItem
 from schemas.dead_letter import Origin

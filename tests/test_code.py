@@ -22,6 +22,21 @@ REVIEWED = {
     ("updater/store.py", "quoted"),  # ATTACH takes no parameters; its quotes are doubled
     ("updater/store.py", "mode"),  # one of two texts of the line above
     ("updater/store.py", "sql"),  # what Store.execute passes on; its callers are looked at
+    ("updater/store.py", "statement"),  # of a tuple of constants
+    ("updater/store.py", "CREATE_INDEX"),  # made of the index names of the same module
+    ("updater/copies.py", "CREATE_INDEX"),
+    ("updater/copies.py", "name"),  # a name made of hexadecimal digits, or DuckDB's own
+    ("updater/copies.py", "quoted"),  # ATTACH takes no parameters; its quotes are doubled
+    ("updater/copies.py", "table"),  # names of the store's own tables, quoted
+    ("updater/copies.py", "where"),  # conditions of the same room; values are bound
+    ("updater/copies.py", "start"),  # an int
+    ("updater/deep.py", "sql"),  # of a table of constants
+    ("updater/alert_pages.py", "where"),  # from a table of columns; values are bound
+    ("updater/diff_pages.py", "sql"),
+    ("updater/image_search.py", "where"),
+    ("updater/map_pages.py", "head"),
+    ("updater/map_pages.py", "where"),
+    ("daemon/tiles.py", "sql"),  # of a table of constants
 }
 """Names that may stand in SQL though they are no constants."""
 FORBIDDEN = {

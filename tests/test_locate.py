@@ -1,5 +1,6 @@
 """Locating: the right store, the right reference, and addresses that stay closed."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_the_newest_older_campaign_is_compared_with(store, small_scene):
 
 def test_surface_models_are_compared_where_both_dates_have_one(store, small_scene, tmp_path):
     surface = tmp_path / "mns-2024.tif"
-    surface.write_bytes(b"MNS")
+    shutil.copy(small_scene.reference, surface)
     item = item_of(
         small_scene.after, acquired=when("2024-06-18"), sensor=Sensor.PVA, elevation=surface
     )

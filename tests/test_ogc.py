@@ -31,6 +31,8 @@ MAP = "/ogc/collections/ocsge-D032-2024"
 OLD = "/ogc/collections/ocsge-D032-2021"
 DIFF = "/ogc/collections/differentiel-D032-2021-2024"
 ALERTS = "/ogc/collections/alertes-D032"
+SQUARE_METRE = 1.1e-10
+"""In square degrees."""
 NAMES = [path.rpartition("/")[2] for path in (OLD, MAP, DIFF, ALERTS)]
 
 
@@ -203,7 +205,7 @@ def test_features_are_geojson_in_degrees(call):
             found = shape(feature["geometry"])
             assert box(0.5, 43.4, 0.6, 43.6).contains(found)
             for part in getattr(found, "geoms", [found]):
-                assert part.exterior.is_ccw
+                assert part.exterior.is_ccw or part.area < SQUARE_METRE  # a sliver, rounded
 
 
 @pytest.mark.parametrize("uri", [CRS84, LATLON, MERCATOR, L93])

@@ -16,7 +16,7 @@ from tests.standards import EAST, NORTH, lambert_store
 from updater.diff import differential
 from updater.export import frame_of
 from updater.reads import as_of, end_of
-from updater.store import _load_spatial
+from updater.store import load_spatial
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ogr2ogr") is None, reason="needs the Debian package gdal-bin"
@@ -118,7 +118,7 @@ def test_a_newer_gdal_reads_the_storage_crs(url, exported):
 def test_duckdb_reads_a_collection(url, exported, store):
     """The spatial extension brings a GDAL of its own."""
     with duckdb.connect() as connection:
-        _load_spatial(connection)
+        load_spatial(connection)
         rows = connection.execute(
             f"SELECT code_cs, count(*), sum(aire) FROM ST_Read('OAPIF:{url}', layer = '{MAP}') "
             "GROUP BY code_cs"

@@ -111,8 +111,10 @@ def test_gdal_opens_every_layer(text):
         assert count and int(count.group(1)) > 5, told.stdout + told.stderr
 
 
-@pytest.mark.skipif(not has_qgis(), reason="needs the Debian package python3-qgis")
+@pytest.mark.long
 def test_qgis_opens_every_layer_in_its_colours(text, call, tmp_path):
+    if not has_qgis():
+        pytest.skip("needs the Debian package python3-qgis")
     (tmp_path / "ocsge.qgs").write_text(text, encoding="utf-8")
     told = subprocess.run(
         [QGIS_PYTHON, "-c", OPEN_IN_QGIS, tmp_path / "ocsge.qgs"],

@@ -120,7 +120,9 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path, monkeypatch
         older.setattr("updater.store.MIGRATIONS", MIGRATIONS[:1])
         older.setattr("updater.store.SCHEMA_VERSION", 1)
         made, _ = made_store(tmp_path / "old.duckdb")
+        made.execute("CREATE TABLE asked (event VARCHAR)")  # which today's commit looks into
         patched(made, 1, [building(150, 150)])
+        made.execute("DROP TABLE asked")
         before = content(as_of(made, valid_at=NOW))
         made.close()
     with Store.open(tmp_path / "old.duckdb") as store:

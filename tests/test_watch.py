@@ -189,7 +189,8 @@ def seen(item, sensor, ground, year):
     return ImageRecord(item, "x.tif", sensor, at, 0.2, ground)
 
 
-def test_progress_is_the_ground_imagery_of_a_year_has_looked_at(kept, watched):
+def test_progress_is_the_ground_imagery_of_a_year_has_looked_at(kept, watched, monkeypatch):
+    monkeypatch.setattr("daemon.watch.PROGRESS_SHARE", 1e9)  # without a rest in between
     watch, metrics, _ = watched
     watch.begin()
     labels = {"departement": "D032", "millesime": "2024"}

@@ -3,6 +3,7 @@
 import shutil
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import numpy as np
 import pytest
 import rasterio
@@ -198,7 +199,7 @@ def test_an_event_that_died_before_its_commit_is_taken_once(store, tmp_path, mon
     whole = room.commit.commit
 
     def dies(*_):
-        raise room.duckdb.IOException("killed")
+        raise duckdb.IOException("killed")
 
     message = scene(tmp_path, 34)
     monkeypatch.setattr(room.commit, "commit", dies)

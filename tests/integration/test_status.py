@@ -90,7 +90,11 @@ def live(config):
     """What a terminal shows until ctrl-C, and the exit code."""
     main, side = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "status", "--live", "--config", str(config)],
+        # who is started in the background ignores ctrl-C, and hands that down
+        [
+            *("env", "--default-signal=INT", sys.executable, "-m", "daemon.cli"),
+            *("status", "--live", "--config", str(config)),
+        ],
         stdin=side,
         stdout=side,
         stderr=side,
