@@ -25,7 +25,7 @@ LATENCY_STEPS: Final = (1, 3, 7, 14, 30, 90, 180, 365, 730)
 """Days, upper ends of the bars of the latency figure: a week is a good year of aerial images, two
 years what the present chain takes."""
 OPEN: Final[dict[str, Any]] = {"security": [{}]}
-router = APIRouter(prefix="/map", tags=["map"])
+router = APIRouter(prefix="/map", tags=["map"], responses=problems(422))
 
 
 class YearFigure(BaseModel):

@@ -37,7 +37,9 @@ ROWS: Final = 50
 """Alerts on a page of the list: what is scrolled through before a filter is set instead."""
 Degrees = Annotated[Bounds | None, Field(description="West, south, east, north, EPSG:4326.")]
 
-router = APIRouter(prefix="/map", tags=["map"], dependencies=[Depends(may_see)])
+router = APIRouter(
+    prefix="/map", tags=["map"], dependencies=[Depends(may_see)], responses=problems(422)
+)
 counted = [Depends(needs(Scope.READ))]
 OPEN: Final[dict[str, Any]] = {"security": [{}]}
 

@@ -66,6 +66,7 @@ router = APIRouter(
     prefix="/tiles/{departement}",
     tags=["map"],
     dependencies=[Depends(may_see)],
+    responses=problems(422),
     default_response_class=Response,
 )
 

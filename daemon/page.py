@@ -57,7 +57,7 @@ HEADERS: Final = {
 KEPT: Final = "public, max-age=31536000, immutable"
 _HOLE: Final = re.compile(r"\{\{([\w.-]+)\}\}")
 
-router = APIRouter(tags=["page"])
+router = APIRouter(tags=["page"], responses=problems(422))
 
 
 @dataclass(frozen=True, slots=True)

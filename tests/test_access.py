@@ -112,7 +112,7 @@ def paths_of(call, map_, subscription):
         "{token}": find(map_, subscription).token,
     }
     for template, methods in call.described["paths"].items():
-        if "get" in methods and not template.startswith(APART):
+        if "get" in methods and template != "/" and not template.startswith(APART):
             path = template
             for name, value in there.items():
                 path = path.replace(name, value)

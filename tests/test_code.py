@@ -29,7 +29,7 @@ REVIEWED = {
     ("updater/copies.py", "quoted"),  # ATTACH takes no parameters; its quotes are doubled
     ("updater/copies.py", "table"),  # names of the store's own tables, quoted
     ("updater/copies.py", "where"),  # conditions of the same room; values are bound
-    ("updater/copies.py", "start"),  # an int
+    ("updater/copies.py", "first"),  # an int
     ("updater/deep.py", "sql"),  # of a table of constants
     ("updater/alert_pages.py", "where"),  # from a table of columns; values are bound
     ("updater/diff_pages.py", "sql"),
@@ -102,7 +102,7 @@ class Sql:
                 return all(fixed)
             case ast.Subscript():  # of a table that stands in the code
                 return self.is_fixed(node.value, scope, depth + 1)
-            case ast.Call(func=ast.Attribute(attr="format")):
+            case ast.Call(func=ast.Attribute(attr="format" | "replace")):
                 return all(fixed)
             case ast.Name():
                 return self._is_fixed_name(node, scope, depth + 1)

@@ -159,4 +159,5 @@ def _copy_sequences(cursor: duckdb.DuckDBPyConnection) -> None:
     ).fetchall()
     for name, start in rows:
         cursor.execute(f"DROP SEQUENCE {name}")
-        cursor.execute(f"CREATE SEQUENCE {name} START {int(start)}")
+        first = int(start)
+        cursor.execute(f"CREATE SEQUENCE {name} START {first}")

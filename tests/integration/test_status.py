@@ -75,6 +75,8 @@ def run(tmp_path_factory, small_scene):
             assert service.poll() is None and time.monotonic() < until
             time.sleep(0.2)
         time.sleep(3)  # the relay and the source have had their turn
+        while figures("--config", config)[1]["lag"] != {"inbox": 0}:  # looked at every 15 s
+            assert time.monotonic() < until
         found = {
             "running": figures("--config", config),
             "shown": status("--config", config),
