@@ -309,7 +309,7 @@ def test_a_shapefile_that_is_killed_is_the_one_before_or_none(small, starter, tm
     assert ended == -signal.SIGKILL, log.read_text()
     after = {p.name: p.read_bytes() for p in tmp_path.glob("map.*")}
     whole = after == before if step == "in-export" else not target.exists()
-    tally("kill -9 in an export", tried=1, lost=int(not whole))
+    tally("kill -9 between-parts (command)", tried=1, lost=int(not whole))
     assert whole and len(leftovers(tmp_path)) == 1
     assert starter.start(command, log=log).wait(REACHED_SECONDS) == 0, log.read_text()
     assert set(before) == {p.name for p in tmp_path.glob("map.*")} and not leftovers(tmp_path)
