@@ -20,7 +20,7 @@ from updater.reads import alerts_now, as_of, end_of
 from updater.store import Store
 from updater.verify import verify
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 25.0
 
 
 def start(folder: Path, *, once: bool = False, port: int | None = None) -> subprocess.Popen[bytes]:
