@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.types import Progress
 from schemas.errors import MillesimedError
+from updater.store import log_bytes
 
 SAMPLE_SECONDS: Final = 1.0
 PARTS: Final = 10
@@ -58,7 +59,6 @@ class Watcher:
 
     def look(self) -> Sample:
         """One sample, kept."""
-        log_file = self._db.with_name(self._db.name + ".wal")
         told = self._told()
         sample = Sample(
             at=time.monotonic() - self._began,
@@ -68,7 +68,7 @@ class Watcher:
             rss=self._process.memory_info().rss,
             handles=self._process.num_fds(),
             store_bytes=self._db.stat().st_size,
-            wal_bytes=log_file.stat().st_size if log_file.exists() else 0,
+            wal_bytes=log_bytes(self._db),
         )
         self.samples.append(sample)
         return sample

@@ -2,7 +2,7 @@
 
 Pure arithmetic. Rates come from areas, pixels and the calendar; a rate over what one unit does,
 over the share of a unit that is planned with, is a number of units. Every assumption that is not a
-measurement stands here with its reason, and ``millesimed bench capacity`` prints them.
+measurement stands here with its reason. No command gives it measurements yet.
 """
 
 from __future__ import annotations

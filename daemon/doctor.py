@@ -187,14 +187,13 @@ def disks(settings: Settings) -> Iterator[Finding]:
 def stores(settings: Settings) -> Iterator[Finding]:
     """Every store opens, or is held by the service that runs."""
     from updater.errors import StoreError, StoreLocked
-    from updater.store import Store
+    from updater.store import Store, log_bytes
 
     if not settings.db:
         yield _doubtful("store", "none is configured", "millesimed init --help")
     for path in settings.db:
         name = f"store {path.name}"
-        log_file = path.with_name(path.name + ".wal")
-        if log_file.exists() and log_file.stat().st_size and not Store.held(path):
+        if log_bytes(path) and not Store.held(path):
             text = "was not closed cleanly"
             yield _doubtful(name, text, "Nothing: the next start mends it.")
             continue

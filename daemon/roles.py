@@ -8,7 +8,6 @@ whoever holds it is the one that relays.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -122,9 +121,7 @@ class DetectService(Service):
         exchange = Exchange(self.settings.exchange_folder())
         exchange.prepare()
         with ExitStack() as stack:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    stack.callback(signal.signal, number, signal.signal(number, self.stop))
+            self._heed_signals(stack)
             stack.callback(tracing.start(self.settings.otlp_endpoint))
             answers = JudgementChannel(kafka, self._kafka_error)
             stack.callback(answers.close)
@@ -179,9 +176,7 @@ class RelayService(Service):
             StoreError: a store cannot be opened, other than because somebody holds it.
         """
         with ExitStack() as stack:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    stack.callback(signal.signal, number, signal.signal(number, self.stop))
+            self._heed_signals(stack)
             if self.settings.http.enabled and not self._once:
                 stack.enter_context(_health(self))
             self._ready = True

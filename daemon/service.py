@@ -122,9 +122,7 @@ class Service:
             StoreError, SourceError, UsageError: what keeps the service from running.
         """
         with ExitStack() as stack:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    stack.callback(signal.signal, number, signal.signal(number, self.stop))
+            self._heed_signals(stack)
             stack.callback(tracing.start(self.settings.otlp_endpoint))
             stores = self._stores(stack)
             if not stores:  # asked to stop before there were any
@@ -165,6 +163,12 @@ class Service:
             self._relay(stores, channels)
             self._call(stores, subscribers)
             self._drawer.everything(stores)
+
+    def _heed_signals(self, stack: ExitStack) -> None:
+        """Stop when asked to, for as long as the stack lasts; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                stack.callback(signal.signal, number, signal.signal(number, self.stop))
 
     def _stores(self, stack: ExitStack) -> list[Store]:
         """The stores, opened; none where the service was asked to stop before."""

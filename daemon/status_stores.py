@@ -13,7 +13,7 @@ from daemon.status import NOT_RUNNING, Status
 from schemas.errors import MillesimedError
 from updater import outbox, progress
 from updater.review import dead_letters
-from updater.store import Store
+from updater.store import Store, log_bytes
 
 
 def read(settings: Settings, trouble: str) -> Status:
@@ -48,8 +48,7 @@ def _file(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"store": path.name, "trouble": None}
     try:
         file = path.stat()
-        log = path.with_name(path.name + ".wal")
-        size = log.stat().st_size if log.exists() else 0
+        size = log_bytes(path)
         row |= {
             "bytes": file.st_size,
             "log_bytes": size,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -24,7 +23,7 @@ from schemas.envelope import ALERT_TYPE
 from schemas.subscription import ChannelKind, Rhythm
 from updater import asked, outbox, progress
 from updater.errors import CheckpointPostponed
-from updater.store import Store
+from updater.store import Store, log_bytes
 from updater.subscriptions import channel_name, subscriptions
 
 log = structlog.get_logger()
@@ -97,15 +96,12 @@ class Watch:
                 log.warning("checkpoint_postponed", store=store.path.name, error=str(error))
 
     def _files(self, store: Store) -> None:
-        name, log_file = store.territory, store.path.with_name(store.path.name + ".wal")
+        name = store.territory
         file = store.path.stat()
         self._metrics.store_bytes.labels(name).set(file.st_size)
         self._metrics.checkpoint_at.labels(name).set(file.st_mtime)  # commits go to the log
         self._metrics.free_bytes.labels(name).set(shutil.disk_usage(store.path.parent).free)
-        size = 0
-        with suppress(FileNotFoundError):  # folded in since the last commit
-            size = log_file.stat().st_size
-        self._metrics.wal_bytes.labels(name).set(size)
+        self._metrics.wal_bytes.labels(name).set(log_bytes(store.path))
 
     def _progress(self, store: Store) -> None:
         name, known = store.territory, progress.known_images(store)

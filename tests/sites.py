@@ -154,9 +154,9 @@ class Held:
         return Reply(206 if begin else 200, self.body[begin:], headers, cut)
 
 
-def caller(**more: Any) -> Caller:
+def caller(*, per_second: float = 1000, **more: Any) -> Caller:
     """A client that may call this machine, and waits no longer than it must."""
-    return Caller(LOOPBACK, per_second=1000, **more)
+    return Caller(LOOPBACK, per_second=per_second, **more)
 
 
 def downloads(most: int = 1 << 30, **more: Any) -> Downloads:

@@ -20,7 +20,7 @@ from updater.errors import StoreError, StoreLocked
 from updater.histories import folder_of
 from updater.migrations import LATEST
 from updater.reads import FOREVER, as_of, map_now
-from updater.store import Store
+from updater.store import Store, log_of
 from updater.subscriptions import channel_name, subscriptions
 from updater.types import MapPolygon
 from updater.verify import Verdict, verify
@@ -221,7 +221,7 @@ def _checked(path: Path, *, beside: Path | None = None) -> tuple[Verdict, dateti
 def drop(path: Path) -> None:
     """Remove a copy with all that belongs to it."""
     path.unlink(missing_ok=True)
-    path.with_name(path.name + ".wal").unlink(missing_ok=True)
+    log_of(path).unlink(missing_ok=True)
     shutil.rmtree(folder_of(path), ignore_errors=True)
 
 
@@ -259,9 +259,9 @@ def _refuse_in_use(db: Path) -> None:
 def _asides(db: Path) -> list[tuple[Path, Path]]:
     """What lies where a store is to be, and what it is called once set aside: the log first, for
     it fits no other file, and may be all that was left."""
-    log_file, histories = db.with_name(db.name + ".wal"), folder_of(db)
+    log_file, histories = log_of(db), folder_of(db)
     pairs = [
-        (log_file, db.with_name(f"{db.name}{REPLACED}.wal")),
+        (log_file, log_of(db.with_name(db.name + REPLACED))),
         (histories, histories.with_name(histories.name + REPLACED)),
         (db, db.with_name(db.name + REPLACED)),
     ]

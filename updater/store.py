@@ -39,6 +39,19 @@ CHECKPOINT_SECONDS: Final = 5.0
 CHECKPOINT_PAUSE_SECONDS: Final = 0.05
 
 
+def log_of(db: Path) -> Path:
+    """The write-ahead log of a store, there or not."""
+    return db.with_name(db.name + ".wal")
+
+
+def log_bytes(db: Path) -> int:
+    """Size of its log; more than 0 while a process holds the store, and after a kill."""
+    try:
+        return log_of(db).stat().st_size
+    except FileNotFoundError:  # closed, or folded in since the last commit
+        return 0
+
+
 def load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
     """Load the spatial extension from its wheel; install it only where the wheel has none."""
     import duckdb_extension_spatial
@@ -152,8 +165,7 @@ class Store:
         """
         if not path.is_file():
             raise StoreError(f"There is no store at {path}; make one with `millesimed init`.")
-        log_file = path.with_name(path.name + ".wal")
-        unclean = log_file.exists() and log_file.stat().st_size > 0
+        unclean = log_bytes(path) > 0
         store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
         store.read_only = read_only and not unclean
         try:

@@ -21,6 +21,7 @@ from updater.store import Store
 from updater.verify import verify
 
 STOP_SECONDS = 25.0
+"""Less than the half minute the documents ask a supervisor to grant."""
 
 
 def start(folder: Path, *, once: bool = False, port: int | None = None) -> subprocess.Popen[bytes]:
