@@ -17,11 +17,13 @@ from daemon.assets import asset_path
 from daemon.config import Settings
 from daemon.exchange import ClaimMissing, Exchange
 from daemon.freight import DamagedFreight, context_from, judged_bytes
-from daemon.judging import Context, judged_context
+from daemon.journey import about, journey
+from daemon.judging import Context
 from daemon.locate import sealed_up
 from daemon.metrics import Metrics
 from daemon.outcomes import Interrupted, Outcome, failure
 from daemon.sources import Message
+from daemon.suspects import judged_warily
 from schemas.envelope import parse_task
 from schemas.errors import MillesimedError
 from schemas.task import CONTEXT_MISSING, Claim, Judgement, Task
@@ -65,6 +67,7 @@ class Detecting:
         """Nothing is under way between two tasks."""
         return True
 
+    @journey
     def handle(self, message: Message) -> Outcome:
         """Judge one task.
 
@@ -78,16 +81,18 @@ class Detecting:
         except MillesimedError as error:
             log.error("task_refused", error=str(error), offset=message.origin.offset)
             return self._ended(Outcome.REFUSED)
-        with structlog.contextvars.bound_contextvars(task=task.task):
-            judgement = self._judgement(task)
-            faults.reached("before-answer")
-            self._answers.send(judgement, self._stopping)
-        log.info("task_judged", departement=task.departement, reason=judgement.reason)
+        event_id = task.event.rpartition("#")[2]  # as the update process's log has it
+        about(event_id=event_id, item=task.item, store=task.departement, task=task.task)
+        judgement = self._judgement(task)
+        faults.reached("before-answer")
+        self._answers.send(judgement, self._stopping)
+        log.info("task_judged", reason=judgement.reason)
         return self._ended(Outcome.JUDGED)
 
     def _ended(self, outcome: Outcome) -> Outcome:
         self.counts[outcome] += 1
         self._metrics.events.labels(outcome.value).inc()
+        about(outcome=outcome.value)
         return outcome
 
     def _judgement(self, task: Task) -> Judgement:
@@ -97,10 +102,14 @@ class Detecting:
             # judged by another in the meantime, or lost: who asked knows
             return _said(task, reason=CONTEXT_MISSING, message=str(error))
         acquired = context.item.acquired
-        log.info("task_begun", departement=task.departement, image=context.item.image.href)
+        log.info("task_begun", image=context.item.image.href)
         try:
             with self._metrics.stage("detect", acquired=acquired):
-                judged = judged_context(self._sealed(context), self._settings, self._tick)
+                mark = self._exchange.mark(task.departement, task.task)
+                judged = judged_warily(
+                    mark, task.task, self._sealed(context), self._settings, self._tick
+                )
+                about(detector=judged.detector)
             faults.reached("after-detect")
             body = judged_bytes(judged)
             claim = self._exchange.put(task.departement, task.task, "judgement", body)

@@ -225,7 +225,10 @@ def broker(settings: Settings) -> Iterator[Finding]:
             "Start the broker, or correct `kafka.servers` and `kafka.options`.",
         )
         return
-    missing = [name for name in _topics(kafka) if name not in there]
+    between = [kafka.tasks, kafka.judgements]  # of the roles, which one process does without
+    split = settings.exchange is not None or any(name in there for name in between)
+    wanted = _topics(kafka) + between * split
+    missing = [name for name in wanted if name not in there]
     if missing:
         yield _doubtful("kafka", f"{kafka.servers} has no {', '.join(missing)}", "Create them.")
     else:

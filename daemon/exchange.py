@@ -92,6 +92,10 @@ class Exchange:
             )
         return body
 
+    def mark(self, departement: str, task: str) -> Path:
+        """Where a worker leaves its mark while it judges a task."""
+        return self.folder / departement / f"{task}.judging"
+
     def discard(self, departement: str, claim: Claim | None) -> None:
         """A file is not needed."""
         if claim is not None:

@@ -40,6 +40,7 @@ DEAD_LETTER_REASONS: Final = (
     "context-missing",
     "damaged-freight",
     "damaged-state",
+    "detector-died",
     "event-too-large",
     "image-too-large",
     "internal",

@@ -61,6 +61,13 @@ def about(**what: str) -> None:
 
 
 @contextmanager
+def part(**what: str) -> Iterator[None]:
+    """A part of a journey that is about something else: one message may set events going."""
+    with bound_contextvars(**what):
+        yield
+
+
+@contextmanager
 def stage(name: str) -> Iterator[None]:
     """Name a stage in logs and traces: in a journey until the next, elsewhere while it lasts."""
     if not _UNDER_WAY.get():

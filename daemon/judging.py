@@ -19,7 +19,7 @@ from detectors.errors import DetectionError
 from detectors.types import Ground, Progress, Region
 from schemas.acquisition import AcquisitionItem
 from schemas.policy import CONTEXT_M
-from updater import alerts, reads
+from updater import alerts, faults, reads
 from updater.store import Store
 from updater.types import MapPolygon
 
@@ -78,6 +78,7 @@ def judged_context(context: Context, settings: Settings, progress: Progress) -> 
     """
     from daemon.detection import judge
 
+    faults.reached("in-detect")
     return judged_sealed(
         context.located,
         lambda: judge(

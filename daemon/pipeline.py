@@ -15,12 +15,13 @@ import structlog
 
 from daemon.config import Settings
 from daemon.journey import about, journey
-from daemon.judging import Judged, context_of, judged_context, judged_sealed
+from daemon.judging import Judged, context_of, judged_sealed
 from daemon.locate import Located, locate, locate_alone, stores_of
 from daemon.metrics import Metrics
 from daemon.outcomes import Interrupted, Outcome, dead_letter, failure
 from daemon.planning import effect_of
 from daemon.sources import Message
+from daemon.suspects import judged_warily
 from daemon.tally import Tally
 from detectors.types import Progress
 from schemas.dead_letter import Origin
@@ -169,7 +170,9 @@ class Pipeline:
             self._progress(stage, done, total)
 
     def _detect(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
-        return judged_context(context_of(store, event.item, located), self._settings, self._tick)
+        mark = store.path.with_name(f"{store.path.name}.judging")
+        context = context_of(store, event.item, located)
+        return judged_warily(mark, event.key, context, self._settings, self._tick)
 
     def _has_history(self, event: AcquisitionEvent) -> bool:
         """True for what is judged against a time series instead of one earlier image."""

@@ -37,6 +37,7 @@ ATTRIBUTES: Final = {
     "store": "millesimed.store",
     "detector": "millesimed.detector",
     "outcome": "millesimed.outcome",
+    "task": "millesimed.task",
 }
 """What a journey is about, as spans call it."""
 

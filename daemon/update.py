@@ -25,6 +25,7 @@ from shapely.geometry.base import BaseGeometry
 from daemon.config import KafkaSettings, Settings
 from daemon.exchange import ClaimMissing, Exchange
 from daemon.freight import DamagedFreight, context_bytes, context_from, judged_from
+from daemon.journey import about, part
 from daemon.judging import context_of
 from daemon.locate import compared, footprint_of, placed, stores_of
 from daemon.metrics import Metrics
@@ -176,6 +177,7 @@ class Updating(Pipeline):
     # acquisitions
 
     def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> Outcome:
+        about(store=store.territory)
         item, read = event.item, place_of(message)
         arrival = Arrival(
             event=event.key,
@@ -263,7 +265,7 @@ class Updating(Pipeline):
             return False
         message = again(row)
         event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
-        with structlog.contextvars.bound_contextvars(event_id=event.id):
+        with part(event_id=event.id, item=event.item.id, store=store.territory):
             try:
                 self._settle(store, event, row.task, row.judgement, message)
             except (ClaimMissing, DamagedFreight) as error:
@@ -296,7 +298,8 @@ class Updating(Pipeline):
             return
         context = context_from(self._exchange.get(store.territory, task.context))
         judged = judged_from(self._exchange.get(store.territory, judgement.result))
-        self._commit(store, event, context.located, judged, message)
+        with part(detector=judged.detector):
+            self._commit(store, event, context.located, judged, message)
         self._ended(Outcome.PROCESSED)
 
     def _take_up(self, store: Store) -> None:
@@ -311,7 +314,7 @@ class Updating(Pipeline):
         event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
         if not self._has_history(event):
             return not self._give_out(store, row)
-        with structlog.contextvars.bound_contextvars(event_id=event.id):
+        with part(event_id=event.id, item=event.item.id, store=store.territory):
             try:
                 self._ended(super()._apply_to(store, event, again(row)))
             except Exception as error:  # noqa: BLE001

@@ -111,6 +111,13 @@ def test_topics_that_are_not_there_are_named(tmp_path):
         finding = found(Settings(kafka=kafka), doctor.broker)["kafka"]
         assert finding.verdict is Verdict.DOUBTFUL
         assert finding.found.endswith("has no elsewhere")
+        kafka = KafkaSettings(servers=server, tasks="nobodys")  # judgements' topic is there
+        finding = found(Settings(kafka=kafka), doctor.broker)["kafka"]
+        assert finding.found.endswith("has no nobodys")
+        kafka = KafkaSettings(servers=server, tasks="no", judgements="none")
+        assert found(Settings(kafka=kafka), doctor.broker)["kafka"].verdict is Verdict.GOOD
+        split = Settings(kafka=kafka, exchange=tmp_path)
+        assert found(split, doctor.broker)["kafka"].found.endswith("has no no, none")
 
 
 @pytest.mark.parametrize("speaks", [False, True])

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 import detectors
 import schemas
 import updater
-from daemon import assets, exchange, families, freight, series
+from daemon import assets, exchange, families, freight, series, suspects
 from daemon.catalogue import CATALOGUE
 from daemon.families import Kind
 from daemon.metrics import REMEMBERED, STAGES, Metrics
@@ -88,7 +88,7 @@ def test_every_reason_a_dead_letter_can_have_begins_at_zero():
     for room in (schemas, detectors, updater):
         for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
             importlib.import_module(module.name)
-    own = tuple(module.__name__ for module in (assets, exchange, freight))
+    own = tuple(module.__name__ for module in (assets, exchange, freight, suspects))
     rooms = ("schemas.", "detectors.", "updater.", *own)
     found = {c.reason for c in subclasses(MillesimedError) if c.__module__.startswith(rooms)}
     assert found - NOT_OF_EVENTS | {"internal", CONTEXT_MISSING} == set(

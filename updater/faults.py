@@ -16,6 +16,7 @@ from typing import Final
 VARIABLE: Final = "MILLESIMED_FAULT"
 POINTS: Final = (
     "after-read",  # a message is in hand, nothing is done yet
+    "in-detect",  # its images are being looked at
     "after-detect",  # its regions are known, the map is untouched
     "before-answer",  # a detect worker has judged, nobody was told
     "in-transaction",  # everything is written, the COMMIT is still to come

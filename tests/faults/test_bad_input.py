@@ -94,16 +94,13 @@ def test_a_hundred_thousand_wrong_events_are_events_or_sentences():
     tally("mutated event, in memory", tried=accepted + refused)
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(1800)
-def test_a_coverage_guided_fuzzer_finds_nothing(tmp_path):
-    pytest.importorskip("atheris")
-    runs = 100_000
+def guided(what: str, runs: int, seconds: int, folder: Path) -> int:
+    """How many inputs a coverage-guided fuzzer of ours tried; what it finds is a failure."""
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.faults.fuzz_events", str(tmp_path)),
-            *(f"-runs={runs}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=20000", "-seed=3"),
-            *("-max_total_time=900", f"-artifact_prefix={tmp_path}/"),
+            *(sys.executable, "-m", f"tests.faults.{what}", str(folder)),
+            *(f"-runs={runs}", "-timeout=20", "-rss_limit_mb=2048", "-max_len=20000", "-seed=3"),
+            *(f"-max_total_time={seconds}", f"-artifact_prefix={folder}/"),
         ],
         capture_output=True,
         text=True,
@@ -112,8 +109,25 @@ def test_a_coverage_guided_fuzzer_finds_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = (text for text in done.stderr.splitlines() if text.startswith("Done "))
-    assert int(line.split()[1]) >= runs
-    tally("event from a coverage-guided fuzzer", tried=int(line.split()[1]))
+    return int(line.split()[1])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_a_coverage_guided_fuzzer_finds_nothing(tmp_path):
+    pytest.importorskip("atheris")
+    tried = guided("fuzz_events", 100_000, 900, tmp_path)
+    assert tried >= 100_000
+    tally("event from a coverage-guided fuzzer", tried=tried)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_nor_does_one_that_makes_maps(tmp_path):
+    pytest.importorskip("atheris")
+    tried = guided("fuzz_maps", 20_000, 900, tmp_path)
+    assert tried >= 5_000
+    tally("map from a coverage-guided fuzzer, import", tried=tried)
 
 
 def imported(count: int, seed: int, folder: Path) -> int:

@@ -101,6 +101,11 @@ def test_workers_that_are_killed_at_their_second_task_lose_and_double_nothing(
     assert update.wait(0) == 0, rig.log.read_text()[-3000:]
     assert died  # whichever had two tasks
     stop(workers)
+    said = [line for line in rig.log.read_text().splitlines() if "task_judged" in line]
+    assert said and all(
+        f"{what}=" in line for line in said for what in ("event_id", "item", "task")
+    )
+    assert all("store=D032" in line and "stage=detect" in line for line in said)
     for fault in died[1:]:
         tally(fault, tried=1)
     assert_as_wanted(rig, wanted, fault=died[0], tried=1)
@@ -134,6 +139,23 @@ def test_an_update_process_that_is_killed_is_replaced_by_the_one_that_waits(
     assert second.wait(DRAIN_SECONDS) == 0, rig.log.read_text()[-3000:]
     stop(workers)
     assert_as_wanted(rig, wanted, fault="kill -9 of an update process", tried=1)
+
+
+@pytest.mark.faults
+def test_a_worker_that_is_asked_to_leave_at_work_hands_its_tasks_to_the_other(
+    small, kafka, wanted, starter, tmp_path
+):
+    rig = Rig(tmp_path / "leaving", small, kafka, roles=True)
+    update = rig.start(starter, once=True, role="update")
+    workers = [rig.start(starter, once=False, role=f"detect-{place}") for place in range(2)]
+    until = time.monotonic() + ENDED_SECONDS
+    while not rig.log.exists() or rig.log.read_text().count("task_begun") < 2:
+        assert time.monotonic() < until, rig.log.read_text()
+        time.sleep(0.05)
+    stop(workers[:1])
+    assert update.wait(DRAIN_SECONDS) == 0, rig.log.read_text()[-3000:]
+    stop(workers[1:])
+    assert_as_wanted(rig, wanted, fault="detect worker that leaves at work", tried=1)
 
 
 def test_who_waits_for_a_store_says_so_once_and_is_alive_but_not_ready(
