@@ -16,6 +16,7 @@ from daemon.problems import problems
 from daemon.served import Behind, PageNumber, base
 from daemon.tokens import needs
 from schemas.alert import Alert, AlertKind, AlertState
+from updater.alert_search import Asked
 from updater.errors import NotFound
 from updater.subscriptions import find
 
@@ -42,6 +43,9 @@ FORMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+Paged = tuple[Sequence[Alert], int]
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a reader asks of a feed."""
@@ -54,8 +58,17 @@ class Shown:
     def takes(self, alert: Alert) -> bool:
         """True where state and kind are asked for, or none is."""
         return (not self.states or alert.state in self.states) and (
-            not self.kinds or alert.kind in self.kinds
+            not self.kinds or bool({alert.kind, *alert.kinds} & set(self.kinds))
         )
+
+    def cut(self, alerts: Sequence[Alert]) -> Paged:
+        """The page of some alerts, and how many there are."""
+        return feeds.page_of([alert for alert in alerts if self.takes(alert)], self.page)
+
+    @property
+    def wanted(self) -> Asked:
+        """The same for the database."""
+        return Asked(states=self.states, kinds=self.kinds)
 
     @property
     def asked(self) -> list[tuple[str, str]]:
@@ -95,8 +108,8 @@ def alerts(
 ) -> Response:
     """Alerts of a département in their latest state, most important first."""
     found = next((s for s in behind.stores if s.territory == departement), None)
-    every = feeds.alerts_of(found) if found else None
-    return _answer(every, request, departement, wanted)
+    paged = feeds.page_of_all(found, wanted.wanted, wanted.page) if found else None
+    return _answer(paged, request, departement, wanted)
 
 
 @router.get("/territories/{code}.{suffix}", openapi_extra=OPEN)
@@ -107,7 +120,7 @@ def of_territory(
     parts = [feeds.of_territory(store, code) for store in behind.stores]
     found = [part for part in parts if part is not None]
     every = sorted((a for part in found for a in part), key=lambda a: (-a.rank, a.id))
-    return _answer(every if found else None, request, code, wanted)
+    return _answer(wanted.cut(every) if found else None, request, code, wanted)
 
 
 @router.get("/subscriptions/{subscription}.{suffix}", openapi_extra=OPEN)
@@ -120,21 +133,22 @@ def of_subscription(
     except NotFound:
         return _answer(None, request, subscription, wanted)
     every = feeds.of_subscription(store, known) if known.active else None
-    return _answer(every, request, known.name, wanted, known.language)
+    paged = wanted.cut(every) if every is not None else None
+    return _answer(paged, request, known.name, wanted, known.language)
 
 
 def _answer(
-    alerts: Sequence[Alert] | None,
+    paged: Paged | None,
     request: Request,
     name: str,
     wanted: Shown,
     language: str = "fr",
 ) -> Response:
     """A page of a feed, or 304 where the reader has it already."""
-    if alerts is None:
+    if paged is None:
         raise HTTPException(404, f"This service has no feed of {name[:40]}.")
     suffix = Suffix(request.path_params["suffix"])
-    page, pages = feeds.page_of([a for a in alerts if wanted.takes(a)], wanted.page)
+    page, pages = paged
     feed = feeds.Feed(
         name=name,
         base=base(request),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree as ET
@@ -20,7 +21,8 @@ from schemas.alert import Alert, AlertKind, AlertState
 from schemas.nomenclature import COUVERTURE
 from schemas.subscription import ChannelKind, Subscription
 from updater.alert_rows import message
-from updater.alert_search import Asked, search
+from updater.alert_search import AT_ONCE, Asked, each
+from updater.alert_search import page as search_page
 from updater.store import Store
 from updater.subscriptions import Matcher, matcher, subject
 from updater.territories import territories_of
@@ -99,10 +101,22 @@ class Feed:
         return f"{self.base}{self.path}.{suffix}?{query}"
 
 
+def every(store: Store) -> Iterator[Alert]:
+    """Every alert in its latest state, most important first, a few read at a time."""
+    for record in each(store, Asked()):
+        yield message(record, departement=store.territory, crs=store.crs)
+
+
 def alerts_of(store: Store) -> list[Alert]:
-    """Every alert in its latest state, most important first."""
-    records = search(store, Asked())
-    return [message(r, departement=store.territory, crs=store.crs) for r in records]
+    """The same, all at once."""
+    return list(every(store))
+
+
+def page_of_all(store: Store, asked: Asked, page: int) -> tuple[list[Alert], int]:
+    """One page of what is asked for, and how many there are."""
+    count, rows = search_page([store], asked, page, PAGE)
+    alerts = [message(r, departement=store.territory, crs=store.crs) for r, _ in rows]
+    return alerts, _pages(count)
 
 
 def of_territory(store: Store, code: str) -> list[Alert] | None:
@@ -122,21 +136,32 @@ def of_territory(store: Store, code: str) -> list[Alert] | None:
         min_probability=0.0,
         channel=ChannelKind.FEED,
     )
-    every = alerts_of(store)
-    subjects = [subject(alert, store.crs) for alert in every]
-    return [every[i] for i, _ in Matcher([place], grounds, store.crs).matches(subjects)]
+    return _matching(store, Matcher([place], grounds, store.crs))
 
 
 def of_subscription(store: Store, wanted: Subscription) -> list[Alert]:
     """Alerts in their latest state that a subscription asks for."""
-    every = alerts_of(store)
-    subjects = [subject(alert, store.crs) for alert in every]
-    return [every[i] for i, _ in matcher(store, [wanted]).matches(subjects)]
+    return _matching(store, matcher(store, [wanted]))
+
+
+def _matching(store: Store, matches: Matcher) -> list[Alert]:
+    """Alerts that are taken, a few looked at a time: most are of no concern to one reader."""
+    found: list[Alert] = []
+    alerts = every(store)
+    while part := list(islice(alerts, AT_ONCE)):
+        subjects = [subject(alert, store.crs) for alert in part]
+        found += [part[i] for i, _ in matches.matches(subjects)]
+    return found
 
 
 def page_of(alerts: Sequence[Alert], page: int) -> tuple[Sequence[Alert], int]:
     """One page of alerts, and how many there are; a page beyond the last is empty."""
-    return alerts[(page - 1) * PAGE : page * PAGE], max(1, -(-len(alerts) // PAGE))
+    return alerts[(page - 1) * PAGE : page * PAGE], _pages(len(alerts))
+
+
+def _pages(count: int) -> int:
+    """Pages that so many alerts fill; at least one."""
+    return max(1, -(-count // PAGE))
 
 
 def etag(body: bytes) -> str:
@@ -152,18 +177,25 @@ def geojson(feed: Feed) -> bytes:
 
 def collection(alerts: Sequence[Alert]) -> dict[str, Any]:
     """Alerts as a GeoJSON FeatureCollection."""
+    return {"type": "FeatureCollection", "features": [feature(alert) for alert in alerts]}
+
+
+def feature(alert: Alert) -> dict[str, Any]:
+    """An alert as a GeoJSON Feature."""
     return {
-        "type": "FeatureCollection",
-        "features": [
-            {
-                "type": "Feature",
-                "id": alert.id,
-                "geometry": alert.geometry.model_dump(mode="json"),
-                "properties": alert.model_dump(mode="json", exclude={"geometry"}),
-            }
-            for alert in alerts
-        ],
+        "type": "Feature",
+        "id": alert.id,
+        "geometry": alert.geometry.model_dump(mode="json"),
+        "properties": alert.model_dump(mode="json", exclude={"geometry"}),
     }
+
+
+def written(alerts: Iterable[Alert]) -> Iterator[bytes]:
+    """A GeoJSON FeatureCollection of any length, one feature after the other."""
+    yield b'{"type": "FeatureCollection", "features": ['
+    for place, alert in enumerate(alerts):
+        yield (b",\n" if place else b"\n") + json.dumps(feature(alert), ensure_ascii=False).encode()
+    yield b"\n]}\n"
 
 
 def atom(feed: Feed) -> bytes:

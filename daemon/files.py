@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def write_whole(path: Path, body: bytes) -> None:
     """A file that is there complete or not at all."""
+    write_parts(path, (body,))
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """The same, of parts that need not be in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")
-    staged.write_bytes(body)
+    with staged.open("wb") as stream:
+        stream.writelines(parts)
     staged.replace(path)
 
 

@@ -19,14 +19,15 @@ import structlog
 from cloudevents.core.v1.event import CloudEvent
 
 from daemon.chip_words import Language
-from daemon.feeds import alerts_of, collection
-from daemon.files import write_whole
+from daemon.feeds import every, feature, written
+from daemon.files import write_parts, write_whole
 from daemon.metrics import Metrics
 from daemon.pictures import draw_beside
 from daemon.subscribers import Failed, Note
 from schemas.envelope import ALERT_TYPE, TASK_TYPE, cloud_event, to_structured
 from schemas.subscription import Subscription
 from updater import faults, outbox
+from updater.alert_search import Asked, first
 from updater.outbox import Pending
 from updater.store import Store
 
@@ -118,10 +119,10 @@ class FolderChannel:
     def _write(self, territory: str) -> None:
         started = monotonic()
         path = self.folder / "feed" / f"alerts-{territory}.geojson"
-        alerts = alerts_of(self._stale[territory])
+        store = self._stale[territory]
         try:
-            if alerts or path.exists():
-                write_whole(path, json.dumps(collection(alerts), ensure_ascii=False).encode())
+            if first(store, Asked(), 0)[0] or path.exists():
+                write_parts(path, written(every(store)))
         except OSError as error:
             self._refused(error)
         else:
@@ -152,8 +153,7 @@ class FolderCarrier:
             Failed: the disk does not take it.
         """
         for note in notes:
-            (feature,) = collection([note.alert])["features"]
-            body = json.dumps(feature, ensure_ascii=False).encode()
+            body = json.dumps(feature(note.alert), ensure_ascii=False).encode()
             try:
                 write_whole(self.folder / wanted.id / f"{note.alert.id}.geojson", body)
             except OSError as error:

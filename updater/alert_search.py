@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,6 +19,8 @@ from updater.reads import Bounds
 from updater.store import Store
 from updater.types import AlertRecord
 
+AT_ONCE: Final = 500
+"""Alerts read at a time where all are gone through: some megabytes."""
 AREA_SLACK: Final = 1e-6
 """Square metres: the database sums the corners of an outline in another order than GEOS."""
 _RANKED: Final = """
@@ -105,10 +107,20 @@ def page(
     return total, [(records[of, alert], stores[of]) for (_, alert), of in shown]
 
 
-def search(store: Store, asked: Asked) -> list[AlertRecord]:
-    """Alerts in their latest state, most important first; all of them."""
+def each(store: Store, asked: Asked) -> Iterator[AlertRecord]:
+    """All alerts asked for in their latest state, most important first, a few read at a time. One
+    that changes meanwhile comes as it is then."""
     count, _ = first(store, asked, 0)
-    return [record for record, _ in page([store], asked, 1, count)[1]]
+    _, keys = first(store, asked, count)
+    for start in range(0, len(keys), AT_ONCE):
+        wanted = [alert for _, alert in keys[start : start + AT_ONCE]]
+        records = {record.id: record for record in _load(store, wanted)}
+        yield from (records[alert] for alert in wanted)
+
+
+def search(store: Store, asked: Asked) -> list[AlertRecord]:
+    """The same, all at once."""
+    return list(each(store, asked))
 
 
 def _load(store: Store, alerts: list[str]) -> list[AlertRecord]:
