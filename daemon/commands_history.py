@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon.options import Db, Json, TerritoryCode, instant, moment, store_path
-from daemon.output import emit, show, show_figures
+from daemon.output import busy, emit, show, show_figures
 from schemas.errors import UsageError
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="As known at this time (ISO 8601).")]
@@ -51,7 +51,7 @@ def diff(
     for path in matrix or []:
         if path.suffix.lower() not in {".csv", ".png"}:
             raise UsageError(f"The matrix is written as .csv or .png, not {path.name!r}.")
-    with Store.open(store_path(db)) as store:
+    with Store.open(store_path(db)) as store, busy(f"diff: {from_} to {to}"):
         place = find_territory(store, territory or store.territory)
         found = differential(
             store,
@@ -63,7 +63,8 @@ def diff(
         crs, name = store.crs, place.name if place else store.territory
     if out is not None:
         years = (from_[:4], to[:4])
-        write_differential(found, out, crs=crs, years=years)
+        with busy(f"diff: {out.name}"):
+            write_differential(found, out, crs=crs, years=years)
     for path in matrix or []:
         if path.suffix.lower() == ".csv":
             write_matrix_csv(found, path)
@@ -113,14 +114,15 @@ def changelog(
     from updater.reads import as_of as state
     from updater.store import Store
 
-    with Store.open(store_path(db)) as store:
+    with Store.open(store_path(db)) as store, busy(f"changelog: {from_} to {to}"):
         known = moment(as_of) if as_of else store.clock()
         first, last = instant(from_), instant(to)
         old = state(store, valid_at=first, recorded_at=known)
         new = state(store, valid_at=last, recorded_at=known)
         pieces = differential(store, first, last, recorded_at=known).pieces
         frame = changelog_frame(old, new, pieces, store.crs)
-    write_vector(frame, out, format_="geoparquet")
+    with busy(f"changelog: {out.name}"):
+        write_vector(frame, out, format_="geoparquet")
     counts = frame["status"].value_counts()
     figures = {
         **{s: int(counts.get(s, 0)) for s in ("added", "removed", "changed", "unchanged")},

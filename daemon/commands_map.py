@@ -9,7 +9,7 @@ import shapely
 import typer
 
 from daemon.options import Config, Db, Json, TerritoryCode, moment, store_path
-from daemon.output import bar, emit, show, show_figures, write_rows
+from daemon.output import bar, busy, emit, show, show_figures, write_rows
 from schemas.errors import UsageError
 from schemas.policy import Sensor
 from schemas.territory import TerritoryKind
@@ -150,20 +150,22 @@ def announce(  # noqa: PLR0913, PLR0917 - each argument is a flag
     settings = load(config)
     servers = KafkaSettings(servers=kafka) if kafka else (None if inbox else settings.kafka)
     announced = []
-    for path in images:
-        item = item_of(
-            path,
-            acquired=when(acquired),
-            sensor=sensor,
-            departement=territory,
-            elevation=elevation,
-        )
-        if servers is not None:
-            event_id, destination = item.id, to_topic(item, servers)
-        else:
-            event_id, body = event_bytes(item)
-            destination = str(drop(inbox or settings.inbox_folder(), event_id, body))
-        announced.append({"id": event_id, "destination": destination})
+    with bar("announce") as progress:
+        for done, path in enumerate(images, start=1):
+            item = item_of(
+                path,
+                acquired=when(acquired),
+                sensor=sensor,
+                departement=territory,
+                elevation=elevation,
+            )
+            if servers is not None:
+                event_id, destination = item.id, to_topic(item, servers)
+            else:
+                event_id, body = event_bytes(item)
+                destination = str(drop(inbox or settings.inbox_folder(), event_id, body))
+            announced.append({"id": event_id, "destination": destination})
+            progress("images", done, len(images))
     if json_:
         emit(announced[0] if len(announced) == 1 else {"events": announced})
     else:
@@ -182,7 +184,7 @@ def verify(
     from updater.store import Store
     from updater.verify import verify as check
 
-    with Store.open(store_path(db)) as store:
+    with Store.open(store_path(db)) as store, busy("verify: every state" if deep else "verify"):
         verdict = check(store, deep=deep).as_dict()
     if json_:
         emit(verdict)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from daemon.options import Config, Db, Json, moment, store_path
-from daemon.output import emit, show_figures
+from daemon.output import busy, emit, show_figures
 from schemas.errors import MillesimedError, UsageError
 
 TOKEN = "MILLESIMED_TOKEN"  # noqa: S105 - the name of a variable
@@ -62,7 +62,7 @@ def _backup(db: Path, out: Path) -> dict[str, Any]:
     from updater.store import Store
 
     try:
-        with Store.open(db, read_only=True) as store:
+        with Store.open(db, read_only=True) as store, busy("backup: copied and verified"):
             made = copy(store, out)
     except StoreLocked:
         raise StoreLocked(
@@ -78,7 +78,8 @@ def _ask(url: str) -> dict[str, Any]:
 
     headers = {"Authorization": f"Bearer {os.environ[TOKEN]}"} if TOKEN in os.environ else {}
     try:
-        answer = httpx.post(f"{url.rstrip('/')}/backup", headers=headers, timeout=ASK_SECONDS)
+        with busy("backup: the service copies and verifies"):
+            answer = httpx.post(f"{url.rstrip('/')}/backup", headers=headers, timeout=ASK_SECONDS)
         document = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ServiceRefused(f"{url} does not answer as millesimed does ({error}).") from None
@@ -105,7 +106,8 @@ def restore(
     """
     from updater.recovery import restore as make
 
-    made = make(source, db, at=moment(at) if at else None, force=force)
+    with busy("restore: copied and verified"):
+        made = make(source, db, at=moment(at) if at else None, force=force)
     figures = {"path": str(made.path), "newest": made.newest, **made.verdict.as_dict()}
     if json_:
         emit(figures)
@@ -125,12 +127,13 @@ def compact(db: Db = None, config: Config = None, json_: Json = False) -> None:
 
     settings = load(config)
     path = db or store_path(settings.db[0] if settings.db else None)
-    done = write_anew(
-        path,
-        channels=["folder", *(["kafka"] if settings.kafka else [])],
-        alert_channels=[CHANNEL],
-        outbox_days=settings.outbox_days,
-    )
+    with busy("compact: written anew and verified"):
+        done = write_anew(
+            path,
+            channels=["folder", *(["kafka"] if settings.kafka else [])],
+            alert_channels=[CHANNEL],
+            outbox_days=settings.outbox_days,
+        )
     if json_:
         emit(asdict(done))
     else:

@@ -92,3 +92,12 @@ def bar(title: str) -> Iterator[Tick]:
             )
 
         yield tick
+
+
+@contextmanager
+def busy(title: str) -> Iterator[None]:
+    """For long work that cannot say how far it is: that it goes on, and since when, on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+        progress.add_task(title, total=None)
+        yield
