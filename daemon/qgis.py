@@ -49,6 +49,9 @@ def project(layers: Sequence[Layer], base: str) -> str:
     ET.SubElement(root, "homePath", path="")
     ET.SubElement(root, "title").text = "OCS GE"
     _crs(ET.SubElement(root, "projectCrs"), crs)
+    own = ET.SubElement(ET.SubElement(root, "properties"), "SpatialRefSys")
+    # without it QGIS does not read the CRS of a project
+    ET.SubElement(own, "ProjectionsEnabled", type="int").text = "1"
     tree = ET.SubElement(root, "layer-tree-group")
     canvas = ET.SubElement(root, "mapcanvas", name="theMapCanvas", annotationsVisible="1")
     ET.SubElement(canvas, "units").text = "meters"
