@@ -2,7 +2,8 @@
 
 ``server``: the broker it reads from and writes to, None for an inbox. ``stores``: départements,
 each a copy of the world's. ``port``: where it answers over HTTP, None for not at all. ``extra``:
-lines of its configuration. ``roles``: it is split into several processes.
+lines of its configuration. ``roles``: it is split into several processes. ``named``: workers keep
+their name over a restart, so that one that leaves for good is waited for.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Rig:
     with_topics: bool = True
     port: int | None = None
     roles: bool = False
+    named: bool = True
     sent: int = 0
     seen: set[tuple[str, str]] = field(default_factory=set)
 
@@ -124,7 +126,7 @@ class Rig:
             lines += [f'{kind} = "{topic}"' for kind, topic in (self.topics | self.between).items()]
             lines.append("[kafka.options]")
             own = {"session.timeout.ms": SESSION_MS, "allow.auto.create.topics": False}
-            if not self.roles or member:
+            if self.named and (not self.roles or member):
                 own["group.instance.id"] = member or self.name  # comes back at once after a kill
             lines += [f'"{k}" = {json.dumps(v)}' for k, v in (own | self.options).items()]
         path = self.folder / f"{member or 'millesimed'}.toml"
