@@ -16,6 +16,14 @@ Ring = Annotated[list[Position], FailFast(), Field(min_length=4, max_length=100_
 MAX_RINGS = 10_000
 """More rings than any footprint or alert has; a bound before geometry code sees them."""
 
+Rings = Annotated[list[Ring], FailFast(), Field(min_length=1, max_length=MAX_RINGS)]
+"""An outer ring, then holes."""
+
+
+def _assert_closed(rings: Rings) -> None:
+    if any(ring[0] != ring[-1] for ring in rings):
+        raise ValueError("every ring must end where it begins")
+
 
 class Polygon(BaseModel):
     """A GeoJSON Polygon: outer ring, then holes; every ring is closed."""
@@ -23,12 +31,11 @@ class Polygon(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: Literal["Polygon"] = "Polygon"
-    coordinates: Annotated[list[Ring], FailFast(), Field(min_length=1, max_length=MAX_RINGS)]
+    coordinates: Rings
 
     @model_validator(mode="after")
     def _closed(self) -> Polygon:
-        if any(ring[0] != ring[-1] for ring in self.coordinates):
-            raise ValueError("every ring must end where it begins")
+        _assert_closed(self.coordinates)
         return self
 
 
@@ -38,11 +45,13 @@ class MultiPolygon(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: Literal["MultiPolygon"] = "MultiPolygon"
-    coordinates: Annotated[
-        list[Annotated[list[Ring], FailFast()]],
-        FailFast(),
-        Field(min_length=1, max_length=MAX_RINGS),
-    ]
+    coordinates: Annotated[list[Rings], FailFast(), Field(min_length=1, max_length=MAX_RINGS)]
+
+    @model_validator(mode="after")
+    def _closed(self) -> MultiPolygon:
+        for rings in self.coordinates:
+            _assert_closed(rings)
+        return self
 
 
 def vertices(geometry: Polygon | MultiPolygon) -> int:

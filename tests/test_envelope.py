@@ -7,6 +7,7 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from schemas.envelope import (
     ACQUISITION_TYPE,
@@ -16,6 +17,7 @@ from schemas.envelope import (
     to_structured,
 )
 from schemas.errors import EventTooLarge, InvalidEvent, NotJson
+from schemas.geojson import MultiPolygon
 from schemas.policy import MAX_EVENT_BYTES, MAX_FOOTPRINT_VERTICES, Sensor
 
 
@@ -112,6 +114,21 @@ def test_an_id_is_short_and_plain(bad):
     document = json.loads(to_structured(event())) | {"id": bad}
     with pytest.raises(InvalidEvent, match="short, plain"):
         parse_acquisition(json.dumps(document).encode(), {})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [[]],
+        [[], [[[0, 43], [1, 43], [1, 44], [0, 43]]]],
+        [[[[0, 43], [1, 43], [1, 44], [0, 44]]]],
+        [[[[0, 43], [1, 43], [0, 43]]]],
+    ],
+)
+def test_a_part_without_rings_and_a_ring_that_is_open_are_refused(parts):
+    with pytest.raises(ValidationError):
+        MultiPolygon(coordinates=parts)
 
 
 def test_a_footprint_of_more_vertices_than_any_scene_is_refused():
