@@ -132,7 +132,7 @@ class Publisher:
     def _make(self, target: Target, source: Entity | None) -> Entity:
         """Stored data, with what it is made of; ``source``: what tiles are made of."""
         found = patiently(self._wait, lambda: self._stored(target))
-        if found is not None and self._holds(found):
+        if found is not None and self._holds(target, found):
             return found
         number = patiently(self._wait, lambda: self._reached(target, source))
         while number < len(target.stages):
@@ -142,7 +142,7 @@ class Publisher:
         if made is None:
             raise PublishError(f"The stored data {target.name} is gone; run this again.")
         held = {
-            MAP_TAG: self._plan.ground.name,
+            MAP_TAG: target.holds,
             STATE_TAG: self._plan.state.id,
             YEAR_TAG: str(self._plan.state.millesime),
             KNOWN_TAG: self._plan.state.known.isoformat(),
@@ -170,9 +170,9 @@ class Publisher:
 
         return self._until_done(stage.name, stage.title, look, act)
 
-    def _holds(self, stored: Entity) -> bool:
+    def _holds(self, target: Target, stored: Entity) -> bool:
         here = tags(stored)
-        wanted = (self._plan.ground.name, self._plan.state.id)
+        wanted = (target.holds, self._plan.state.id)
         return (here.get(MAP_TAG), here.get(STATE_TAG)) == wanted and status(stored) == "GENERATED"
 
     def _stored(self, target: Target) -> Entity | None:
@@ -229,6 +229,8 @@ class Publisher:
     ) -> bool:
         """Do what is next; True where the stored data begins anew."""
         step, seen = found
+        if step.act in {Act.PROCESS, Act.LAUNCH, Act.RESTART}:
+            return self._process(step, target, stage, seen, source)
         upload = str((seen.upload or {}).get("_id"))
         match step.act:
             case Act.CREATE_UPLOAD:
@@ -248,18 +250,22 @@ class Publisher:
                 self._retried.add(stage.name)
                 self._api.tag("uploads", upload, {CONTENT_TAG: "again"})  # every file goes again
                 self._api.do("uploads", upload, "open")
-            case Act.PROCESS:
-                if target.onto is not None:
-                    self._api.tag("stored_data", target.onto, {COMING_TAG: self._coming(stage)})
-                self._api.create(EXECUTIONS, self._execution_body(target, stage, seen, source))
-            case Act.LAUNCH:
-                self._api.do(EXECUTIONS, str(seen.fed[-1]["_id"]), "launch")
-            case Act.RESTART:
-                self._retried.add(stage.name)
-                if target.onto is None and seen.stored is not None:
-                    self._api.delete("stored_data", str(seen.stored["_id"]))
-                    return True
-                self._api.create(EXECUTIONS, self._execution_body(target, stage, seen, source))
+        return False
+
+    def _process(
+        self, step: Next, target: Target, stage: Stage, seen: Seen, source: Entity | None
+    ) -> bool:
+        if step.act is Act.LAUNCH:
+            self._api.do(EXECUTIONS, str(seen.fed[-1]["_id"]), "launch")
+            return False
+        if step.act is Act.RESTART:
+            self._retried.add(stage.name)
+            if target.onto is None and seen.stored is not None:
+                self._api.delete("stored_data", str(seen.stored["_id"]))
+                return True
+        elif target.onto is not None:
+            self._api.tag("stored_data", target.onto, {COMING_TAG: self._coming(stage)})
+        self._api.create(EXECUTIONS, self._execution_body(target, stage, seen, source))
         return False
 
     def _coming(self, stage: Stage) -> str:

@@ -80,9 +80,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Stored data and what makes it: new, by its name, or changed in place (``onto``, its id)."""
+    """Stored data and what makes it: new, by its name, or changed in place (``onto``, its id).
+    ``holds``: what it is of, for changes to find what they may go onto."""
 
     name: str
+    holds: str
     stages: Sequence[Stage]
     onto: str | None = None
 
@@ -183,7 +185,9 @@ def whole(
             stages.insert(
                 0, _stage(settings, STRUCTURE, name, folder, lambda to: write_structure(to, crs))
             )
-    return Plan(ground, state, folder, [Target(name, stages), *_tiles(settings, name)])
+    return Plan(
+        ground, state, folder, [Target(name, ground.name, stages), *_tiles(settings, ground, name)]
+    )
 
 
 def changes(
@@ -208,7 +212,8 @@ def changes(
         {"update": bool(len(found.updated)), "delete": bool(found.deleted)},
     )
     stages = [stage] if found.rows else []
-    return Plan(ground, state, folder, [Target(name, stages, onto), *_tiles(settings, name)])
+    target = Target(name, ground.name, stages, onto)
+    return Plan(ground, state, folder, [target, *_tiles(settings, ground, name)])
 
 
 def _stage(
@@ -244,12 +249,13 @@ def _archive(
     return Stage(made.title, made.name, made.processing, made.parameters, made.make, "ARCHIVE")
 
 
-def _tiles(settings: PublicationSettings, name: str) -> list[Target]:
+def _tiles(settings: PublicationSettings, ground: Ground, name: str) -> list[Target]:
     if settings.pyramid is None:
         return []
     called = f"{name}_{TILES}"
     made = settings.pyramid
-    return [Target(called, [Stage(TILES, name, made.processing, made.parameters, None)])]
+    stage = Stage(TILES, name, made.processing, made.parameters, None)
+    return [Target(called, f"{ground.name}/{TILES}", [stage])]
 
 
 def configuration_body(

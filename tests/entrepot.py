@@ -13,11 +13,11 @@ import io
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +26,7 @@ import geopandas as gpd
 import pandas as pd
 import pyogrio
 import shapely
+from pyogrio.errors import DataSourceError
 
 TOKEN = "entrepot-Zq7-2kLm9"
 STANDARD, VECTOR, EXTRA = "check-standard", "check-vector", "check-extra"
@@ -81,6 +82,7 @@ class Platform:
     corrupt: int = 0
     """How many files to damage when they come in, at their size."""
     url: str = ""
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def every(self, kind: str) -> list[dict[str, Any]]:
         return list(self.things.setdefault(kind, {}).values())
@@ -91,13 +93,13 @@ class Platform:
 
     def new(self, kind: str, status: str, **more: Any) -> dict[str, Any]:
         made = self.things.setdefault(kind, {})
-        number = sum(map(len, self.things.values())) + len(self.calls)
-        id_ = f"{kind.split('/')[0]}-{number:05d}"
+        number = next(self.numbers)
+        id_ = f"{kind.partition('/')[0]}-{number:05d}"
         made[id_] = {
             "_id": id_,
             "status": status,
             "tags": {},
-            "creation": f"2026-01-01T00:{number // 60:02d}:{number % 60:02d}Z",
+            "creation": f"2026-01-01T00:00:00.{number:06d}Z",
             **more,
         }
         return made[id_]
@@ -131,7 +133,7 @@ def answer(
     if path.startswith("checks/executions"):
         kind = "checks/executions"
     rest = parts[kind.count("/") + 1 :]
-    id_, verb = (rest + [None, None])[:2]
+    id_, verb = [*rest, None, None][:2]
     if id_ is None:
         return create(platform, kind, body) if method == "POST" else listed(platform, kind, query)
     thing = platform.of(kind, id_)
@@ -394,8 +396,8 @@ def check_vector(home: Path) -> list[str]:
     for name, place in files_of(home).items():
         if place.suffix == ".gpkg":
             try:
-                pyogrio.read_info(place)
-            except Exception as error:
+                pyogrio.list_layers(place)
+            except DataSourceError as error:
                 wrong.append(f"{name} est illisible ({error}).")
     return wrong
 

@@ -72,7 +72,10 @@ def increment(old: gpd.GeoDataFrame, new: gpd.GeoDataFrame, *, outlines: bool = 
 
 
 def _by_key(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    return frame.set_index(KEY, verify_integrity=True).sort_index()
+    found = frame.set_index(KEY).sort_index()
+    if not found.index.is_unique:
+        raise ValueError("two rows have the same id")
+    return found
 
 
 def _columns(frame: gpd.GeoDataFrame) -> list[str]:
