@@ -45,9 +45,11 @@ def publish(
     Example: millesimed publish --db D032.duckdb --millesime 2024 --config millesimed.toml
     """
     from daemon.config import load
-    from daemon.publish import Publisher, alone
+    from daemon.publish import alone
+    from daemon.publish import publish as run
     from daemon.publish_http import Entrepot
     from daemon.publish_prepare import Wish, prepared
+    from daemon.publish_turns import Turns
 
     if since is not None and not incremental:
         raise UsageError("--since says what --incremental goes on from; give both.")
@@ -64,7 +66,8 @@ def publish(
     with closing(Entrepot(settings.publication)) as api, bar("publish") as progress:
         plan = prepared(api, settings.publication, wish)
         with alone(folder, plan.ground.name):
-            done = Publisher(api, settings.publication, plan, retry=resume, progress=progress).run()
+            turns = Turns(api, settings.publication, retry=resume, progress=progress)
+            done = run(turns, plan)
     figures: dict[str, Any] = {
         "map": plan.ground.name,
         "millesime": millesime,

@@ -9,9 +9,8 @@ effect. Errors name host and path and what the platform says, never what it was 
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -28,7 +27,8 @@ from daemon.acquire_http import (
     asked_seconds,
 )
 from daemon.addresses import AddressRefused, CheckedTransport
-from daemon.publish_settings import PublicationSettings, secret, secret_name
+from daemon.publish_settings import PublicationSettings
+from daemon.publish_token import Bearer, PlatformRefused, PublishError, json_of, place_of
 from schemas.errors import MillesimedError
 
 log = structlog.get_logger()
@@ -43,8 +43,6 @@ PAGE: Final = 50
 MOST_PAGES: Final = 200
 LOG_LINES: Final = 2000
 """Lines of a log that are read; its end says what went wrong."""
-EARLY_SECONDS: Final = 30.0
-"""A token is renewed so long before it ends."""
 SAID: Final = 300
 """Characters of the platform's own words that are passed on."""
 
@@ -55,20 +53,6 @@ Tick = Callable[[int], None]
 
 Wait = Callable[[float], None]
 T = TypeVar("T")
-
-
-class PublishError(MillesimedError):
-    """The map cannot be published, or not now; what was done is kept, another run goes on."""
-
-    reason = "publish"
-
-
-class PlatformRefused(PublishError):
-    """The platform answers, but with a status that another try will not change."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 def patiently(wait: Wait, call: Callable[[], T]) -> T:
@@ -113,7 +97,7 @@ class Entrepot:
             trust_env=False,
             headers={"User-Agent": "millesimed", "Accept": "application/json"},
         )
-        self._auth = _Bearer(settings, self._answer)
+        self._auth = Bearer(settings, self._answer)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -136,9 +120,9 @@ class Entrepot:
         for page in range(1, MOST_PAGES + 1):
             params = {**wanted, "page": str(page), "limit": str(PAGE)}
             answer = self._call("GET", kind, params=params)
-            rows = _json(answer)
+            rows = json_of(answer)
             if not isinstance(rows, list):
-                raise PublishError(f"{_place(answer.request.url)} gives no list; check the url.")
+                raise PublishError(f"{place_of(answer.request.url)} gives no list; check the url.")
             found += [row for row in rows if isinstance(row, dict) and "_id" in row]
             whole = answer.headers.get("content-range", "").rpartition("/")[2]
             if not rows or not whole.isdigit() or page * PAGE >= int(whole):
@@ -174,24 +158,24 @@ class Entrepot:
     def tree(self, upload: str) -> dict[str, int]:
         """Paths of a delivery's files and their sizes in bytes, without the leading ``data/``."""
         answer = self._call("GET", f"uploads/{upload}/tree")
-        return dict(_files(_json(answer)))
+        return dict(_files(json_of(answer)))
 
     def checks(self, upload: str) -> dict[str, list[Entity]]:
         """Checks of a delivery: asked, in_progress, passed, failed."""
-        found = _json(self._call("GET", f"uploads/{upload}/checks"))
+        found = json_of(self._call("GET", f"uploads/{upload}/checks"))
         known = ("asked", "in_progress", "passed", "failed")
         return {name: list(found.get(name) or []) for name in known}
 
     def offerings(self, configuration: str) -> list[Entity]:
         """The offerings of a configuration."""
-        rows = _json(self._call("GET", f"configurations/{configuration}/offerings"))
+        rows = json_of(self._call("GET", f"configurations/{configuration}/offerings"))
         return [self.get("offerings", str(row["_id"])) for row in rows]
 
     def log(self, kind: str, id_: str) -> list[str]:
         """Lines of an execution's log; none where it has none."""
         try:
             params = {"page": "1", "limit": str(LOG_LINES)}
-            lines = _json(self._call("GET", f"{kind}/{id_}/logs", params=params))
+            lines = json_of(self._call("GET", f"{kind}/{id_}/logs", params=params))
         except (MillesimedError, Passing):
             return []
         return [str(line) for line in lines] if isinstance(lines, list) else []
@@ -220,7 +204,7 @@ class Entrepot:
         now = time.monotonic()
         self._free = max(self._free, now) + self._gap
         time.sleep(max(0.0, self._free - self._gap - now))
-        place = _place(httpx.URL(url))
+        place = place_of(httpx.URL(url))
         try:
             answer = self._client.request(method, url, **more)
         except AddressRefused:
@@ -245,9 +229,9 @@ class Entrepot:
         return answer
 
     def _entity(self, answer: httpx.Response) -> Entity:
-        found = _json(answer)
+        found = json_of(answer)
         if not isinstance(found, dict) or "_id" not in found:
-            raise PublishError(f"{_place(answer.request.url)} gives no entity; check the url.")
+            raise PublishError(f"{place_of(answer.request.url)} gives no entity; check the url.")
         return found
 
 
@@ -264,75 +248,6 @@ def fed_with(api: Entrepot, stored: Entity, kind: str, **wanted: str) -> list[En
         )
     ]
     return sorted(ours, key=lambda one: str(one.get("creation")))
-
-
-class _Bearer(httpx.Auth):
-    """A token for every call: the one given, or one that is had for credentials, renewed before it
-    ends and once more where the platform says 401 all the same."""
-
-    def __init__(self, settings: PublicationSettings, call: Callable[..., httpx.Response]) -> None:
-        self._settings, self._call = settings, call
-        self._lock = threading.Lock()
-        self._token, self._ends = "", 0.0
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header; once more with a fresh token after 401. A file that went with the call
-        was read to its end by then, so that is left to the next try."""
-        token = self._current("")
-        request.headers["Authorization"] = f"Bearer {token}"
-        answer = yield request
-        if answer.status_code != 401:
-            return
-        fresh = self._current(token)
-        if fresh == token:
-            return
-        if "multipart" in request.headers.get("content-type", ""):
-            raise Passing(f"{_place(request.url)} wanted a fresh token")
-        request.headers["Authorization"] = f"Bearer {fresh}"
-        yield request
-
-    def _current(self, refused: str) -> str:
-        """A token that holds, other than the refused one where there is another."""
-        given = secret("token")
-        if given is not None:
-            return given.get_secret_value()
-        if self._settings.token_file is not None:
-            return _read(self._settings.token_file)
-        with self._lock:
-            if self._token in {"", refused} or time.monotonic() >= self._ends:
-                self._renew()
-            return self._token
-
-    def _renew(self) -> None:
-        try:
-            found = _json(
-                self._call("POST", self._settings.token_url, data=self._credentials(), auth=None)
-            )
-        except PlatformRefused as error:
-            raise PublishError(
-                f"The token service refuses the credentials (status {error.status}); check "
-                f"{secret_name('client_id')} and what goes with it."
-            ) from None
-        token = found.get("access_token") if isinstance(found, dict) else None
-        if not isinstance(token, str):
-            raise PublishError("The token service gives no token; check `token_url`.")
-        self._token = token
-        lasts = float(found.get("expires_in") or 0)
-        self._ends = time.monotonic() + max(0.0, lasts - EARLY_SECONDS)
-
-    def _credentials(self) -> dict[str, str]:
-        words = ("client_id", "client_secret", "user", "password")
-        found = {w: held.get_secret_value() for w in words if (held := secret(w)) is not None}
-        client = {word: found[word] for word in ("client_id", "client_secret") if word in found}
-        if {"client_id", "user", "password"} <= found.keys():
-            person = {"username": found["user"], "password": found["password"]}
-            return {"grant_type": "password", **client, **person}
-        if {"client_id", "client_secret"} <= found.keys():
-            return {"grant_type": "client_credentials", **client}
-        raise PublishError(
-            f"There is no token to publish with; set {secret_name('token')}, or "
-            f"{secret_name('client_id')} and {secret_name('client_secret')}, in the environment."
-        )
 
 
 class _Counted:
@@ -360,16 +275,6 @@ class _Counted:
         return self._stream.fileno()
 
 
-def _read(path: Path) -> str:
-    try:
-        found = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        found = ""
-    if not found or not found.isascii() or not found.isprintable():
-        raise PublishError(f"There is no token in {path}; check `publication.token_file`.")
-    return found
-
-
 def _files(tree: Any, under: str = "") -> list[tuple[str, int]]:  # noqa: ANN401 - as JSON comes
     found: list[tuple[str, int]] = []
     for node in tree:
@@ -379,20 +284,6 @@ def _files(tree: Any, under: str = "") -> list[tuple[str, int]]:  # noqa: ANN401
         else:
             found.append((path, int(node["size"])))
     return found
-
-
-def _json(answer: httpx.Response) -> Any:  # noqa: ANN401 - whatever JSON holds
-    try:
-        return answer.json()
-    except (ValueError, RecursionError):
-        raise PublishError(
-            f"{_place(answer.request.url)} does not answer in JSON; check `publication.url`."
-        ) from None
-
-
-def _place(url: httpx.URL) -> str:
-    """Host and path, without query and credentials."""
-    return f"{url.host}{url.path}"[:200]
 
 
 def _said(answer: httpx.Response) -> str:

@@ -15,7 +15,6 @@ from daemon.publish_http import (
     EXECUTIONS,
     Entity,
     Entrepot,
-    PublishError,
     Wait,
     fed_with,
     patiently,
@@ -32,6 +31,7 @@ from daemon.publish_steps import (
     status,
     tags,
 )
+from daemon.publish_token import PublishError
 from schemas.errors import UsageError
 from updater.store import Store
 

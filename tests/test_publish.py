@@ -15,7 +15,7 @@ from daemon.cli import app
 from daemon.config import load
 from daemon.logs import configure
 from daemon.publish import alone
-from daemon.publish_http import PublishError
+from daemon.publish_token import PublishError
 from schemas.errors import UsageError
 from tests.entrepot import (
     COPY,
@@ -153,7 +153,7 @@ def test_a_map_goes_all_the_way_and_the_second_time_nothing_happens(there, publi
 def test_what_is_stored_is_what_was_exported_byte_for_byte(there, publish, monkeypatch):
     kept = {}
     monkeypatch.setattr(
-        "daemon.publish.shutil.rmtree",
+        "daemon.publish_stored.shutil.rmtree",
         lambda folder, **_: kept.update({p.name: p.read_bytes() for p in folder.iterdir()}),
     )
     done = publish.done()
