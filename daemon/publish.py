@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon.publish_http import Entity
 from daemon.publish_plan import Plan, configuration_body
-from daemon.publish_steps import CONTENT_TAG, SHOWN_TAG, Act, Next, of_service
+from daemon.publish_steps import CONTENT_TAG, SHOWN_TAG, Act, Next, of_service, on_endpoint
 from daemon.publish_stored import Storing
 from daemon.publish_token import PublishError
 from daemon.publish_turns import Published, Turns
@@ -65,7 +65,8 @@ def serve(turns: Turns, plan: Plan, stored: str) -> None:
 
     def look() -> tuple[Next, Entity | None, Sequence[Entity]]:
         configuration = turns.named("configurations", body["name"])
-        offerings = api.offerings(str(configuration["_id"])) if configuration else []
+        every = api.offerings(str(configuration["_id"])) if configuration else []
+        offerings = on_endpoint(every, service.endpoint)
         step = of_service(
             configuration,
             offerings,

@@ -194,7 +194,7 @@ def of_service(
         return Next(Act.CONFIGURE)
     if tags(configuration).get(CONTENT_TAG) != content:
         return Next(Act.RECONFIGURE)
-    ours = [one for one in offerings if _endpoint_of(one) in {endpoint, ""}]
+    ours = on_endpoint(offerings, endpoint)
     if not ours:
         return Next(Act.OFFER)
     match status(ours[0]):
@@ -208,6 +208,11 @@ def of_service(
             return Next(Act.SYNCHRONISE if retry else Act.FAIL, "offering UNSTABLE")
         case other:  # PUBLISHING, MODIFYING, UNPUBLISHING
             return Next(Act.WAIT, f"offering {other}")
+
+
+def on_endpoint(offerings: Sequence[Entity], endpoint: str) -> list[Entity]:
+    """Those of a configuration's offerings that are on an endpoint, or do not say where."""
+    return [one for one in offerings if _endpoint_of(one) in {endpoint, ""}]
 
 
 def _endpoint_of(offering: Entity) -> str:
