@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -22,6 +22,7 @@ from daemon.publish_words import failure
 from detectors.types import Progress
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 MOST_ALIKE: Final = 5
 """How often one thing may be next in turn before the platform is held not to do it."""
@@ -115,7 +116,7 @@ class Turns:
             )
         self._wait(self.settings.poll_seconds)
 
-    def patiently(self, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it gives
+    def patiently(self, call: Callable[[], T]) -> T:
         """What a call that may be repeated gives in the end.
 
         Raises:

@@ -56,11 +56,12 @@ def increment(old: gpd.GeoDataFrame, new: gpd.GeoDataFrame, *, outlines: bool = 
     moved = ~shapely.equals_identical(was.geometry.to_numpy(), now.geometry.to_numpy())
     changed = {name: _differs(was[name], now[name]) for name in _columns(new)}
     touched = np.logical_or.reduce([moved, *changed.values()])
-    replaced = touched & now[list(changed)].isna().to_numpy().any(axis=1)
+    replaced = np.logical_or.reduce([diff & now[name].isna() for name, diff in changed.items()])
     if not outlines:
         replaced |= moved
+    columns = [name for name, diff in changed.items() if diff[touched & ~replaced].any()]
+    replaced |= touched & now[columns].isna().to_numpy().any(axis=1)
     updated = touched & ~replaced
-    columns = [name for name, differs in changed.items() if differs[updated].any()]
     if moved[updated].any():
         columns.append(now.geometry.name)
     again = set(stay[replaced])
