@@ -535,6 +535,7 @@ class _Server(ThreadingHTTPServer):
 def _handler(platform: Platform, turn: threading.Lock) -> type[BaseHTTPRequestHandler]:
     class Answers(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits for an acknowledgement
 
         def _do(self) -> None:
             parts = urlsplit(self.path)

@@ -67,10 +67,12 @@ class Publish:
     """Calls of the command in this process."""
 
     def __init__(self, config, db):
-        self.config, self.db = config, db
+        self.config, self.db, self.said = config, db, ""
 
     def run(self, *more, millesime=2024):
-        return CliRunner().invoke(app, self.words(*more, millesime=millesime))
+        result = CliRunner().invoke(app, self.words(*more, millesime=millesime))
+        self.said += f"{result.output}{result.exception or ''}"
+        return result
 
     def words(self, *more, millesime=2024):
         return [
@@ -373,21 +375,19 @@ def test_a_token_is_had_renewed_and_never_told(there, tmp_path, db, monkeypatch,
     monkeypatch.setenv("MILLESIMED_PUBLICATION_CLIENT_ID", "millesimed")
     monkeypatch.setenv("MILLESIMED_PUBLICATION_CLIENT_SECRET", "wrong-Zq7-1")
     configure(as_json=False, level="debug")
-    said = publish.failed()
-    assert "refuses the credentials" in said
+    assert "refuses the credentials" in publish.failed()
     monkeypatch.setenv("MILLESIMED_PUBLICATION_CLIENT_SECRET", "right")
     there.tokens.clear()
     there.faults += [
         Fault(UPLOADS, run=there.tokens.clear),
         Fault("POST .*/launch", run=there.tokens.clear),
     ]
-    done = publish.done()
-    assert_published(there, done, state(db))
+    assert_published(there, publish.done(), state(db))
     assert [login["grant_type"] for login in there.logins] == ["client_credentials"] * 4
     monkeypatch.setenv("MILLESIMED_PUBLICATION_TOKEN", "token-Zq7-5xYw")
-    said += publish.failed()  # the platform repeats it in its refusal
-    assert "status 401 (you said Bearer …); check the token" in said
-    said += json.dumps(done) + "".join(capfd.readouterr())
+    refused = publish.failed()  # the platform repeats the token in its refusal
+    assert "status 401 (you said Bearer …); check the token" in refused
+    said = publish.said + "".join(capfd.readouterr())
     secrets = {"secret": "wrong-Zq7-1", "token": "token-Zq7-5xYw", "had": TOKEN}
     assert not leaks(said, secrets) and "publish_step" in said
     structlog.reset_defaults()
@@ -465,11 +465,20 @@ KILLS = {
 }
 
 
-@pytest.mark.timeout(120)
-def test_the_process_is_killed_again_and_again_and_the_map_arrives(there, publish, db):
-    """SIGKILL of the real command in the middle of six calls in turn; each run goes on."""
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["in a file", "before the launch"],
+        pytest.param(list(KILLS), marks=pytest.mark.faults),
+    ],
+    ids=["twice", "everywhere"],
+)
+def test_the_process_is_killed_again_and_again_and_the_map_arrives(there, publish, db, names):
+    """SIGKILL of the real command in the middle of calls, in turn; each run goes on."""
     frame, killed = state(db), []
-    for name, fault in KILLS.items():
+    for name in names:
+        fault = KILLS[name]
         process = subprocess.Popen(
             [sys.executable, "-m", "daemon.cli", *publish.words()],
             stdout=subprocess.DEVNULL,
@@ -485,6 +494,6 @@ def test_the_process_is_killed_again_and_again_and_the_map_arrives(there, publis
         _, said = process.communicate(timeout=60)
         assert process.returncode == -9, (name, said.decode()[-2000:])
     there.faults.clear()
-    assert killed == list(KILLS)
+    assert killed == names
     assert_published(there, publish.done(), frame)
     assert_made_once(there)
