@@ -64,7 +64,7 @@ def test_delete_update_insert_turn_any_state_into_any_other(tmp_path, states, ou
             arrive()
             assert_same(tables[TABLE].frame, new)
             assert bool(found.rows) == (fingerprint(old) != fingerprint(new))
-    assert all(count > 10 for count in seen.values()), seen
+    assert seen["delete"] > 10 and seen["gpkg"] > 10 and (seen["update"] > 10 or not outlines), seen
 
 
 def test_a_patch_of_a_few_polygons_is_a_small_delivery(tmp_path, states):

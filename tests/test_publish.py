@@ -168,7 +168,7 @@ def test_troubles_that_pass_are_borne(there, publish, db):
         Fault("POST uploads", status=500),
         Fault("POST uploads", drop=True),
         Fault(UPLOADS, status=429, after="0"),
-        Fault(UPLOADS, cut=40_000, times=2),
+        Fault(UPLOADS, cut=40_000),
         Fault(UPLOADS, drop=True),
         Fault("POST uploads/[^/]+/md5", status=503),
         Fault("POST uploads/[^/]+/close", drop=True),
