@@ -212,7 +212,7 @@ def _judge(answer: httpx.Response, url: str) -> None:
     if status < 400 or status == 416:
         return
     if status in PASSING:
-        raise Passing(f"status {status}", _asked(answer))
+        raise Passing(f"status {status}", asked_seconds(answer))
     advice = {
         401: "check its credentials",
         403: "check its credentials and rights",
@@ -222,7 +222,7 @@ def _judge(answer: httpx.Response, url: str) -> None:
     raise Refused(status, f"{_place(url)} answers with status {status}; {advice}.")
 
 
-def _asked(answer: httpx.Response) -> float | None:
+def asked_seconds(answer: httpx.Response) -> float | None:
     """Seconds of Retry-After, given as such or as a date."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isdigit():

@@ -16,6 +16,7 @@ from daemon import (
     commands_doctor,
     commands_history,
     commands_map,
+    commands_publish,
     commands_recovery,
     commands_run,
     commands_standards,
@@ -42,6 +43,7 @@ commands_run.add_to(app)
 commands_status.add_to(app)
 commands_map.add_to(app)
 commands_history.add_to(app)
+commands_publish.add_to(app)
 commands_recovery.add_to(app)
 commands_data.add_to(app)
 commands_acquire.add_to(app)

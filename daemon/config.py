@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from daemon.acquire_settings import AcquireSettings
+from daemon.publish_settings import PublicationSettings
 from schemas.envelope import (
     TOPIC_ACQUISITIONS,
     TOPIC_ALERTS,
@@ -144,6 +145,9 @@ class Settings(BaseSettings):
     acquire_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list,
         description="Networks images may be fetched from though they are not public.",
+    )
+    publication: PublicationSettings | None = Field(
+        default=None, description="Where `millesimed publish` hands over maps; none publishes none."
     )
     digest_hour: int = Field(default=6, ge=0, le=23, description="Hour of digests, UTC.")
     asset_roots: list[Path] = Field(
@@ -291,6 +295,10 @@ def _read(path: Path) -> dict[str, Any]:
         for table in tables:
             if key in table:
                 table[key] = folder / str(table[key])
+    publication = values.get("publication")
+    for key in ("folder", "token_file"):
+        if isinstance(publication, dict) and key in publication:
+            publication[key] = folder / str(publication[key])
     for key in ("db", "asset_roots"):
         if isinstance(values.get(key), list):
             values[key] = [folder / str(path) for path in values[key]]
