@@ -17,7 +17,7 @@ from daemon.assets import asset_path
 from daemon.config import Settings
 from daemon.exchange import ClaimMissing, Exchange
 from daemon.freight import DamagedFreight, context_from, judged_bytes
-from daemon.judging import Context, judged_context
+from daemon.judging import Context, Judged, judged_context
 from daemon.locate import sealed_up
 from daemon.metrics import Metrics
 from daemon.outcomes import Interrupted, Outcome, failure
@@ -100,7 +100,7 @@ class Detecting:
         log.info("task_begun", departement=task.departement, image=context.item.image.href)
         try:
             with self._metrics.stage("detect", acquired=acquired):
-                judged = judged_context(self._sealed(context), self._settings, self._tick)
+                judged = self._judged(context)
             faults.reached("after-detect")
             body = judged_bytes(judged)
             claim = self._exchange.put(task.departement, task.task, "judgement", body)
@@ -108,6 +108,9 @@ class Detecting:
         except Exception as error:  # noqa: BLE001 - whatever it is, it has a name
             reason, text = failure(error)
             return _said(task, reason=reason, message=text)
+
+    def _judged(self, context: Context) -> Judged:
+        return judged_context(self._sealed(context), self._settings, self._tick)
 
     def _sealed(self, context: Context) -> Context:
         """The context with its image as this process may open it."""
