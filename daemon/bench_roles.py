@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,8 +143,9 @@ def _run(
         }
 
     def listen() -> None:
-        for order in iter(orders.recv, None):
-            orders.send(unpublished() if order == "outbox" else look())
+        with suppress(EOFError):  # who asked is gone, and this is to end too
+            for order in iter(orders.recv, None):
+                orders.send(unpublished() if order == "outbox" else look())
         service.stop()
 
     threading.Thread(target=listen, daemon=True).start()
