@@ -9,7 +9,6 @@ there, once.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,29 +16,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
+from daemon.bench_account import account_for, read_topic
 from daemon.bench_broker import Broker, brittle_broker, free_port
 from daemon.bench_country import Country, Scene, record_of
 from daemon.bench_process import heard, spawned
-from daemon.bench_roles import CHANNELS, run_detect, run_update
+from daemon.bench_roles import run_detect, run_update
 from daemon.bench_watch import QUIET_SECONDS, BenchFailed
 from daemon.config import HttpSettings, KafkaSettings, Settings
 from daemon.outcomes import Outcome
 from detectors.types import Progress
-from schemas.envelope import (
-    ALERT_TYPE,
-    CHANGE_TYPE,
-    MODELS,
-    TASK_TYPE,
-    TOPIC_ACQUISITIONS,
-    TOPIC_ALERTS,
-    TOPIC_CHANGES,
-    TOPIC_TASKS,
-)
-from updater import asked, outbox
-from updater.store import Store
-from updater.verify import verify
+from schemas.envelope import MODELS, TOPIC_ACQUISITIONS
 
 PARTITIONS: Final = 8
 LEAST_PRIORITY: Final = 19
@@ -50,13 +38,6 @@ not."""
 LOOK_SECONDS: Final = 0.25
 REST_SECONDS: Final = 16.0
 """One look of the watch, eight rounds of the relay."""
-READ_SECONDS: Final = 10.0
-"""Longest wait for a topic's next record when it is read from its beginning."""
-SENT_BY_ROLES: Final = {
-    CHANGE_TYPE: TOPIC_CHANGES,
-    ALERT_TYPE: TOPIC_ALERTS,
-    TASK_TYPE: TOPIC_TASKS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +103,7 @@ def simulate(
         seconds, done = time.monotonic() - began, roles.look()
         roles.wait_published()
         relayed, last = time.monotonic() - began, roles.look()
-        topics = {name: _read(roles.server, name) for name, _ in MODELS.values()}
+        topics = {name: read_topic(roles.server, name, PARTITIONS) for name, _ in MODELS.values()}
     waited = sum(b - a for a, b in zip(first.waited, done.waited, strict=True))
     timed = scenes[warm:]
     owned = [set(share) for share in shares(list(country.stores), writers)]
@@ -291,94 +272,3 @@ def _send(server: str, records: Sequence[Any]) -> None:
         producer.poll(0)
     if producer.flush(60):
         raise BenchFailed("The broker did not take the events; see whether it runs.")
-
-
-@dataclass(slots=True)
-class Topic:
-    """What lies on a topic: records, distinct ids, bytes of keys, headers and values."""
-
-    records: int
-    ids: set[bytes]
-    size: int
-
-
-def _read(server: str, name: str) -> Topic:
-    """A topic from its beginning to its end.
-
-    Raises:
-        BenchFailed: the broker stops answering.
-    """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": server,
-            "group.id": "bench",
-            "enable.auto.commit": False,
-            "log_level": 2,
-        }
-    )
-    found = Topic(0, set(), 0)
-    try:
-        for number in range(PARTITIONS):
-            place = TopicPartition(name, number, OFFSET_BEGINNING)
-            low, high = consumer.get_watermark_offsets(place, timeout=READ_SECONDS)
-            consumer.assign([place])
-            for _ in range(high - low):
-                record = consumer.poll(READ_SECONDS)
-                if record is None or record.error() is not None:
-                    raise BenchFailed(f"The broker does not give {name} back; its log says why.")
-                headers = dict(record.headers() or [])
-                found.records += 1
-                found.ids.add(headers["ce_id"])
-                found.size += len(record.value() or b"") + len(record.key() or b"")
-                found.size += sum(len(k) + len(v) for k, v in headers.items())
-    finally:
-        consumer.close()
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What the stores and the topics hold: polygons each event changed, and the figures."""
-
-    changed: dict[str, int]
-    figures: dict[str, Any]
-
-
-def account_for(country: Country, scenes: Sequence[Scene], topics: Mapping[str, Topic]) -> Account:
-    """Every event and every message of a run, found once where it belongs."""
-    found, changed = Counter[str](), dict[str, int]()
-    written = Counter[str]()
-    for code, path in country.stores.items():
-        sent = {scene.name for scene in scenes if scene.departement == code}
-        with Store.open(path) as store:
-            rows = store.execute("SELECT item, changed FROM events").fetchall()
-            known = {item: int(count) for item, count in rows}
-            changed |= known
-            found["lost"] += len(sent - known.keys())
-            found["misplaced_or_doubled"] += len(rows) - len(sent & known.keys())
-            found["dead_letters"] += _count(store, "SELECT count(*) FROM dead_letters")
-            found["still_asked"] += asked.waiting(store)[0]
-            found["unpublished"] += sum(outbox.depth(store, name)[0] for name in CHANNELS)
-            found["invalid_maps"] += not verify(store).valid
-            written.update(
-                dict(store.execute("SELECT type, count(*) FROM outbox GROUP BY type").fetchall())
-            )
-    on_topics = {type_: topics[name] for type_, name in SENT_BY_ROLES.items()}
-    found["messages_lost"] += sum(
-        max(0, written[type_] - len(topic.ids)) for type_, topic in on_topics.items()
-    )
-    found["messages_doubled"] += sum(topic.records - len(topic.ids) for topic in topics.values())
-    figures: dict[str, Any] = {
-        "events": len(changed),
-        "changes": sum(changed.values()),
-        "buildings_sent": sum(scene.changes for scene in scenes),
-        "messages": {name: topic.records for name, topic in topics.items()},
-        **found,
-        "accounted_for": not found.total() and len(changed) == len(scenes),
-    }
-    return Account(changed, figures)
-
-
-def _count(store: Store, sql: str) -> int:
-    (count,) = store.execute(sql).fetchone() or (0,)
-    return int(count)
