@@ -30,8 +30,9 @@ from detectors.types import Progress
 from schemas.envelope import MODELS, TOPIC_ACQUISITIONS
 
 PARTITIONS: Final = 8
-LEAST_PRIORITY: Final = 19
-"""Of the broker: what it spins for nothing is then taken from nobody (see ``bench_roles``)."""
+NICE: Final = 10
+"""Of the broker: a tenth of the others' weight, so that what it spins for nothing (see
+``bench_roles``) is taken from nobody, and it still answers on a machine that is busy."""
 ASKED_AT_ONCE: Final = 1_000
 """So many that no process waits for the next round of the relay, as one that judges pixels would
 not."""
@@ -231,7 +232,7 @@ def running(folder: Path, country: Country, *, writers: int) -> Iterator[Roles]:
     with ExitStack() as stack:
         broker: Broker = stack.enter_context(brittle_broker(folder, partitions=PARTITIONS))
         known = psutil.Process(broker.pid)
-        known.nice(LEAST_PRIORITY)
+        known.nice(NICE)
         pipes = []
         for number, codes in enumerate(shares(list(country.stores), writers)):
             settings = _settings(folder, broker.server, [country.stores[c] for c in codes], number)
