@@ -143,8 +143,8 @@ def test_a_scene_promises_the_buildings_that_are_then_found(tmp_path):
     assert record.key.startswith("D007/")
 
 
-@pytest.mark.kafka
-@pytest.mark.timeout(600)  # five processes, on a machine that may be busy
+@pytest.mark.long
+@pytest.mark.timeout(900)  # six processes, on a machine that may be busy
 @pytest.mark.skipif(not available(), reason="noida-db is not installed")
 def test_three_departements_are_accounted_for_through_real_processes(tmp_path):
     country = made_apart(tmp_path / "country", departements=3, scenes=3, seed=0)
@@ -153,12 +153,13 @@ def test_three_departements_are_accounted_for_through_real_processes(tmp_path):
         for code in country.stores
         for scene in scenes_of(code, scenes=3, changes_per_scene=2.0, seed=5)
     ]
+    scenes.sort(key=lambda scene: scene.number)  # the first of each département warms up
     found = simulate(tmp_path / "country", country, scenes, writers=2, warm=3, rest_seconds=1.0)
     assert found.account["accounted_for"] and found.account["invalid_maps"] == 0
     assert (found.sent, found.events) == (9, 6)
     assert found.account["events"] == 9 and found.patched > 0
     assert found.account["messages"]["millesimed.tasks"] == 9
-    assert found.largest_share == pytest.approx(2 / 3)  # two stores of three, one event-rich writer
+    assert found.largest_share == pytest.approx(2 / 3)  # two stores of three
     assert found.core_seconds > 0 and found.writer_seconds > 0 and found.topic_bytes > 9 * 3_000
     for code, path in country.stores.items():
         with Store.open(path) as store:
