@@ -66,14 +66,18 @@ def read_topic(server: str, name: str, partitions: int) -> Topic:
                 record = consumer.poll(READ_SECONDS)
                 if record is None or record.error() is not None:
                     raise BenchFailed(f"The broker does not give {name} back; its log says why.")
-                headers = dict(record.headers() or [])
+                headers = {name: _raw(value) for name, value in record.headers() or []}
                 found.records += 1
                 found.ids.add(headers["ce_id"])
-                found.size += len(record.value() or b"") + len(record.key() or b"")
-                found.size += sum(len(k) + len(v) for k, v in headers.items())
+                found.size += len(_raw(record.value())) + len(_raw(record.key()))
+                found.size += sum(len(name) + len(value) for name, value in headers.items())
     finally:
         consumer.close()
     return found
+
+
+def _raw(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
 
 
 @dataclass(frozen=True, slots=True)

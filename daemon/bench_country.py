@@ -206,7 +206,7 @@ def made_up_regions(item: str, footprint: BaseGeometry) -> list[Region]:
         raise ValueError(f"{item!r} is no scene of the made-up country.")
     rng = np.random.default_rng(int(hashlib.sha256(item.encode()).hexdigest()[:16], 16))
     middle = footprint.centroid
-    found = []
+    found: list[Region] = []
     while len(found) < int(named["changes"]):
         # `building` spreads over more than a scene
         region = building(rng, (middle.x, middle.y))
