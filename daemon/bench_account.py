@@ -66,7 +66,7 @@ def read_topic(server: str, name: str, partitions: int) -> Topic:
                 record = consumer.poll(READ_SECONDS)
                 if record is None or record.error() is not None:
                     raise BenchFailed(f"The broker does not give {name} back; its log says why.")
-                headers = {name: _raw(value) for name, value in record.headers() or []}
+                headers = {k: _raw(v) for k, v in dict(record.headers() or []).items()}
                 found.records += 1
                 found.ids.add(headers["ce_id"])
                 found.size += len(_raw(record.value())) + len(_raw(record.key()))
