@@ -11,17 +11,15 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from daemon.bench_broker import broker, free_port
 from daemon.bench_load import DETECTOR, CvaCover, make_ground, run_sender
-from daemon.bench_watch import SAMPLE_SECONDS, BenchFailed, Watcher, figures
+from daemon.bench_process import heard, spawned
+from daemon.bench_watch import SAMPLE_SECONDS, Watcher, figures
 from daemon.config import HttpSettings, KafkaSettings, Settings
 from daemon.pipeline import Outcome
 from daemon.service import Service, handled
@@ -75,28 +73,6 @@ def _serve(settings: Settings, orders: Any) -> None:  # noqa: ANN401 - a pipe's 
     orders.send({**handled(service), "seconds": service.seconds})
 
 
-@contextmanager
-def _process(target: Any, *arguments: Any) -> Iterator[tuple[BaseProcess, Any]]:  # noqa: ANN401
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=target, args=(*arguments, there))
-    process.start()
-    there.close()
-    try:
-        yield process, here
-    finally:
-        if process.is_alive():
-            process.terminate()
-        process.join()
-
-
-def _heard(pipe: Any, who: str) -> Any:  # noqa: ANN401
-    try:
-        return pipe.recv()
-    except EOFError:
-        raise BenchFailed(f"The {who} ended before its time; its output says why.") from None
-
-
 def bench_service(
     *,
     events: int,
@@ -116,8 +92,8 @@ def bench_service(
     """
     with tempfile.TemporaryDirectory(prefix="millesimed-bench-") as name:
         folder = Path(name)
-        with _process(_make, folder, polygons, seed) as (_, pipe):
-            _heard(pipe, "maker of the map")
+        with spawned(_make, folder, polygons, seed) as (_, pipe):
+            heard(pipe, "maker of the map")
         with broker(folder) if source == "kafka" else nullcontext() as servers:
             return _run(folder, events, soak_minutes, rate, servers, (polygons, seed), progress)
 
@@ -147,13 +123,13 @@ def _run(
         device="cpu",
     )
     with (
-        _process(_serve, settings) as (process, service),
-        _process(run_sender, folder, *ground, servers) as (_, sender),
+        spawned(_serve, settings) as (process, service),
+        spawned(run_sender, folder, *ground, servers) as (_, sender),
     ):
         watcher = Watcher(process, db, port)
         watcher.wait_ready()
         sender.send((1e3, WARM, 0.0))  # all at once
-        warm = _heard(sender, "sender")
+        warm = heard(sender, "sender")
         first = sum(warm[k] for k in ("events", "again", "poison"))
         watcher.wait_for(first)
         rate = rate or LOAD * first / watcher.samples[-1].at
@@ -164,7 +140,7 @@ def _run(
         watcher.wait_for(total, progress)
         sender.send(None)
         service.send(None)
-        done = _heard(service, "service")
+        done = heard(service, "service")
     account = {k: warm[k] + sent[k] for k in ("events", "again", "poison")}
     found = figures(watcher.samples[before:], done["seconds"][first:], first)
     return {
@@ -186,7 +162,7 @@ def _watch_sending(
         sample = watcher.look()
         if progress is not None:
             progress("messages", sample.handled - first, sample.handled)
-    found: dict[str, Any] = _heard(sender, "sender")
+    found: dict[str, Any] = heard(sender, "sender")
     return found
 
 

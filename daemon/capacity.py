@@ -2,7 +2,7 @@
 
 Pure arithmetic. Rates come from areas, pixels and the calendar; a rate over what one unit does,
 over the share of a unit that is planned with, is a number of units. Every assumption that is not a
-measurement stands here with its reason. No command gives it measurements yet.
+measurement stands here with its reason, and ``millesimed bench capacity`` prints them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ DAY: Final = 86_400.0
 YEAR_DAYS: Final = 365.25
 PLANNED: Final = 0.7
 """Share of a unit that is planned with: the rest is for retries, upgrades and worse days."""
+DEPARTEMENTS: Final = 100
+"""Stores of the country, near enough: 96 in Europe and five overseas."""
 PARTITIONS_PER_WORKER: Final = 3
 """Partitions for each detect worker, so that keys spread evenly and a worker may be added."""
 
@@ -41,13 +43,23 @@ class Costs:
     events: float
     """Events a second one update process carries from the broker to the commit, without pixels."""
     changes: float
-    """Changed polygons a second one writer plans and commits."""
+    """Changed polygons a second one update process plans and commits."""
+    event_cores: float
+    """Cores that one event a second takes of all processes: update, hand-over, detect, relay."""
+    change_cores: float
+    """Likewise a changed polygon a second."""
+    base_cores: float
+    """Cores the processes take while nothing comes."""
+    store_cores: float
+    """What each open store adds to that: rounds of the relay, looks of the watch."""
     change_bytes: float
     """What a changed polygon adds to its store."""
     event_bytes: float
     """What an event adds to its store, changes apart."""
     message_bytes: float
-    """Size of an acquisition event on the topic."""
+    """What an event puts on all topics: itself, its task, its judgement."""
+    change_message_bytes: float
+    """What a changed polygon adds to that: its part of a change, its alert."""
     state_bytes: float
     """What a pixel's history takes on disk."""
 
@@ -79,7 +91,9 @@ class Programme:
         return 1e6 / self.gsd_m**2
 
 
-def france(area_km2: float = 550_000.0, departements: int = 100) -> tuple[Programme, Programme]:
+def france(
+    area_km2: float = 550_000.0, departements: int = DEPARTEMENTS
+) -> tuple[Programme, Programme]:
     """The two programmes of the country: aerial campaigns and Sentinel-2.
 
     A campaign's département is done in a day: the millésime then is as late as its images are and
@@ -166,7 +180,11 @@ def needs(programme: Programme, costs: Costs) -> list[Need]:
     def need(stage: str, unit: str, resource: Resource, per_km2: float, one: float) -> Need:
         return Need(programme.name, stage, unit, resource, mean * per_km2, burst * per_km2, one)
 
-    found = [need("event", "events", "writer", 1 / programme.scene_km2, costs.events)]
+    scenes = 1 / programme.scene_km2
+    found = [
+        need("event", "events", "writer", scenes, costs.events),
+        need("carry", "events", "core", scenes, 1 / costs.event_cores),
+    ]
     if programme.sensor is Sensor.SENTINEL_2:
         found.append(need("observe", "Mpx", "core", pixels, costs.series_mpx))
     else:
@@ -176,20 +194,28 @@ def needs(programme: Programme, costs: Costs) -> list[Need]:
             need("judge", "Mpx", "card", pixels, costs.judge_mpx),
         ]
     if programme.changes_per_km2:
-        found.append(need("patch", "polygons", "writer", programme.changes_per_km2, costs.changes))
+        changed = programme.changes_per_km2
+        found += [
+            need("patch", "polygons", "writer", changed, costs.changes),
+            need("draw", "polygons", "core", changed, 1 / costs.change_cores),
+        ]
     return found
 
 
-def plan(programmes: Sequence[Programme], costs: Costs, machine: Machine) -> Plan:
+def plan(
+    programmes: Sequence[Programme], costs: Costs, machine: Machine, *, stores: int = DEPARTEMENTS
+) -> Plan:
     """Units for every delivery at once, and the stage that would fill a machine first.
 
-    A store has one writer, and a delivery of aerial images is one département: its patches are not
-    shared out, so writers are those of the stores that receive at once. The bottleneck is the stage
-    whose units in a burst are the largest part of what the machine has (of a writer: of one).
+    Processes run and stores are open all the time, which takes cores though nothing comes. A store
+    has one writer, and a delivery of aerial images is one département: its patches are not shared
+    out, so writers are those of the stores that receive at once. The bottleneck is the stage whose
+    units in a burst are the largest part of what the machine has (of a writer: of one).
     """
     found = [need for programme in programmes for need in needs(programme, costs)]
     have = {"core": machine.cores, "card": max(1, machine.cards), "writer": 1}
-    burst: dict[str, float] = {"core": 0.0, "card": 0.0, "writer": 0.0}
+    at_rest = costs.base_cores + stores * costs.store_cores
+    burst: dict[str, float] = {"core": at_rest, "card": 0.0, "writer": 0.0}
     mean = dict(burst)
     for need in found:
         burst[need.resource] += need.units(need.burst)
@@ -227,7 +253,50 @@ def _bytes(programmes: Sequence[Programme], costs: Costs) -> dict[str, float]:
         found["stores"] += looked * programme.changes_per_km2 * costs.change_bytes
         found["stores"] += scenes * costs.event_bytes
         found["topics"] += scenes * costs.message_bytes
+        found["topics"] += looked * programme.changes_per_km2 * costs.change_message_bytes
         if programme.sensor is Sensor.SENTINEL_2:
             pixels = programme.area_km2 * programme.pixels_per_km2
             found["histories"] += pixels * costs.state_bytes
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Work that was or is to be done at once: events and changes over stores that so many writers
+    share; ``largest_share``: of the events, those of the busiest writer."""
+
+    events: int
+    changes: int
+    stores: int
+    writers: int
+    largest_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds a load takes, by the resource that would take longest, and what each would take."""
+
+    seconds: float
+    bottleneck: Resource
+    by_resource: dict[Resource, float]
+
+
+def predict(load: Load, costs: Costs, machine: Machine) -> Prediction:
+    """How long a load takes at full load: nothing is left free, unlike in a plan. What processes
+    and stores take at rest is taken off the cores first, and of each writer its stores' part.
+
+    Raises:
+        ValueError: that is all there is.
+    """
+    cores = machine.cores - costs.base_cores - load.stores * costs.store_cores
+    writer = 1 - load.stores / load.writers * costs.store_cores
+    if min(cores, writer) <= 0:
+        raise ValueError("Open stores and idle processes take every core; nothing is left to work.")
+    carried = load.events / costs.events + load.changes / costs.changes
+    taken = load.events * costs.event_cores + load.changes * costs.change_cores
+    found: dict[Resource, float] = {
+        "writer": load.largest_share * carried / writer,
+        "core": taken / cores,
+    }
+    bottleneck = max(found, key=lambda resource: found[resource])
+    return Prediction(found[bottleneck], bottleneck, found)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     bench.command("service")(service)
     bench.command("scale")(scale)
     bench.command("http")(http)
+    bench.command("capacity")(capacity)
     app.add_typer(bench, name="bench")
 
 
@@ -212,3 +214,71 @@ def http(
             ],
         )
         show_figures("Page", figures["page"])
+
+
+def capacity(  # noqa: PLR0913, PLR0917 - each argument is a flag
+    departements: Annotated[
+        int, typer.Option(min=1, max=100, help="Stores of the simulated run.")
+    ] = 100,
+    events: Annotated[int, typer.Option(min=1, max=400, help="Acquisitions of each.")] = 25,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Update processes; else one for each core.")
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="File of costs measured elsewhere or before; the others are measured."),
+    ] = None,
+    measure_only: Annotated[
+        bool, typer.Option("--measure-only", help="Measure the costs, plan and simulate nothing.")
+    ] = False,
+    size: Annotated[int, typer.Option(min=256, help="Side of the images measured, pixels.")] = 2048,
+    scenes: Annotated[
+        int, typer.Option(min=4, max=400, help="Events the service's costs are measured with.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of maps, images and changes.")] = 0,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Measure what one core, card, writer and store do, say what the whole of France needs, and
+    hold the arithmetic against a simulated run of its départements.
+
+    Example: millesimed bench capacity --departements 100 --events 25 --json
+    """
+    from daemon.bench_capacity import bench_capacity, bench_costs
+    from daemon.bench_costs import Effort, read_costs
+
+    effort = Effort(device, seed, size, scenes, read_costs(costs) if costs else {})
+    with bar("bench:") as progress:
+        if measure_only:
+            figures = bench_costs(effort, progress=progress)
+        else:
+            figures = bench_capacity(
+                effort,
+                departements=departements,
+                events=events,
+                writers=processes,
+                progress=progress,
+            )
+    if json_:
+        emit(figures)
+    else:
+        _show_capacity(figures)
+    if not measure_only and not figures["simulation"]["account"]["accounted_for"]:
+        raise typer.Exit(1)
+
+
+def _show_capacity(figures: dict[str, Any]) -> None:
+    """Costs, and where there is a plan what it assumes, each stage, the whole, and the run."""
+    show_figures("What one unit does", figures["costs"])
+    if "plan" not in figures:
+        return
+    assumed, plan = figures["assumptions"], figures["plan"]
+    programmes = assumed.pop("programmes")
+    rows = zip(
+        *([{"what": k, p["name"]: v} for k, v in p.items()] for p in programmes), strict=True
+    )
+    show("What is assumed", [left | right for left, right in rows])
+    show_figures("And of both", assumed)
+    show("Stages", plan.pop("needs"))
+    show_figures("The whole country", plan)
+    show_figures("Against a simulated run", figures["simulation"])

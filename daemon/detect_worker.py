@@ -18,7 +18,7 @@ from daemon.config import Settings
 from daemon.exchange import ClaimMissing, Exchange
 from daemon.freight import DamagedFreight, context_from, judged_bytes
 from daemon.journey import about, journey
-from daemon.judging import Context
+from daemon.judging import Context, Judged
 from daemon.locate import sealed_up
 from daemon.metrics import Metrics
 from daemon.outcomes import Interrupted, Outcome, failure
@@ -105,10 +105,7 @@ class Detecting:
         log.info("task_begun", image=context.item.image.href)
         try:
             with self._metrics.stage("detect", acquired=acquired):
-                mark = self._exchange.mark(task.departement, task.task)
-                judged = judged_warily(
-                    mark, task.task, self._sealed(context), self._settings, self._tick
-                )
+                judged = self._judged(task, context)
                 about(detector=judged.detector)
             faults.reached("after-detect")
             body = judged_bytes(judged)
@@ -117,6 +114,10 @@ class Detecting:
         except Exception as error:  # noqa: BLE001 - whatever it is, it has a name
             reason, text = failure(error)
             return _said(task, reason=reason, message=text)
+
+    def _judged(self, task: Task, context: Context) -> Judged:
+        mark = self._exchange.mark(task.departement, task.task)
+        return judged_warily(mark, task.task, self._sealed(context), self._settings, self._tick)
 
     def _sealed(self, context: Context) -> Context:
         """The context with its image as this process may open it."""

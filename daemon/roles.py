@@ -88,7 +88,7 @@ class UpdateService(Service):
     def _source(self, stores: Sequence[Store]) -> Source:
         kafka = self._kafka
         group = update_group(kafka.group, [store.territory for store in stores])
-        return KafkaSource(
+        return self.kafka_source(
             kafka,
             lambda: least_offsets(stores),
             count=self._kafka_error,
@@ -106,6 +106,8 @@ class UpdateService(Service):
 
 class DetectService(Service):
     """Judges what update processes ask for."""
+
+    worker: type[Detecting] = Detecting
 
     def _check(self, settings: Settings) -> None:
         kafka_of(settings, "detect")
@@ -125,7 +127,7 @@ class DetectService(Service):
             stack.callback(tracing.start(self.settings.otlp_endpoint))
             answers = JudgementChannel(kafka, self._kafka_error)
             stack.callback(answers.close)
-            source = KafkaSource(
+            source = self.kafka_source(
                 kafka,
                 None,
                 count=self._kafka_error,
@@ -139,7 +141,7 @@ class DetectService(Service):
             watching.start()
             stack.callback(watching.join)
             stack.callback(self._stop.set)
-            worker = Detecting(
+            worker = self.worker(
                 self.settings,
                 self.metrics,
                 exchange=exchange,

@@ -75,6 +75,7 @@ class Updating(Pipeline):
         self._own = {store.territory: store for store in stores}
         self._read: dict[tuple[str, int], Origin] = {}
         self._since_note = 0
+        self._counted: dict[str, tuple[int, int]] = {}
         self._others: dict[str, BaseGeometry] = {}
         self._looked = -math.inf
 
@@ -111,11 +112,21 @@ class Updating(Pipeline):
     def rest(self) -> bool:
         """Every store learns how far the topics are read; True where no judgement is waited for."""
         self._note()
-        return not any(asked.waiting(store)[0] for store in self._stores)
+        return not any(self._waiting(store) for store in self._stores)
 
     def full(self) -> bool:
         """True where so much is asked for already that no more should be."""
-        return sum(asked.waiting(s)[0] for s in self._stores) >= self._settings.asked_at_once
+        return sum(self._waiting(s) for s in self._stores) >= self._settings.asked_at_once
+
+    def _waiting(self, store: Store) -> int:
+        """Arrivals that wait in a store, counted anew only after a commit: it is asked before every
+        message, of every store."""
+        commits, count = self._counted.get(store.territory, (-1, 0))
+        if commits != store.commits:
+            commits = store.commits  # first: what is committed meanwhile is counted the next time
+            count = asked.waiting(store)[0]
+            self._counted[store.territory] = commits, count
+        return count
 
     def _note(self) -> None:
         if self._read:
