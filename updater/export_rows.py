@@ -1,0 +1,155 @@
+"""The rows of an export as they leave the store: Arrow tables, one for each square.
+
+Each is one short question with a cursor of its own thread: nothing is held open between two, so
+neither commits nor checkpoints wait for an export, and all ask for what was known at one time, so
+together they are one state of the map.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.ipc
+
+from schemas.change import ChangeKind
+from schemas.export import ExportProduct
+from updater.errors import ExportFailed
+from updater.export_plan import Plan
+from updater.reads import Bounds
+from updater.store import Store
+
+LENGTH: Final = struct.Struct("<Q")
+"""What goes before each part on the way to another process: its bytes. 0 is the end."""
+NEAR: Final = """
+WITH near AS MATERIALIZED (
+    SELECT version, id, code_cs, code_us, millesime, source, ossature, id_origine, code_or,
+        valid_from, recorded, ST_AsWKB(geom) AS wkb
+    FROM polygons WHERE ST_Intersects(geom, ST_MakeEnvelope($west, $south, $east, $north))
+), ends AS (
+    SELECT version, min(valid_to) AS ended, bool_or(kind = $correction) AS corrected
+    FROM retirements WHERE recorded <= $known AND version IN (SELECT version FROM near)
+    GROUP BY version
+), held AS (
+    SELECT near.*, coalesce(corrected, false) AS corrected,
+        valid_from <= $before AND (ended IS NULL OR ended > $before) AS is_old,
+        valid_from <= $after AND (ended IS NULL OR ended > $after) AS is_new
+    FROM near LEFT JOIN ends USING (version) WHERE recorded <= $known
+)
+SELECT version, id, code_cs, code_us, millesime, source, ossature, id_origine, code_or, wkb,
+    corrected, is_old, is_new FROM held
+"""
+"""Polygons of a window, whether they are in the older state, the newer, or both. The window stands
+alone in its own step, for beside a join the R-tree is not used."""
+IN_NEW: Final = NEAR + "WHERE is_new ORDER BY version"
+DIFFERENT: Final = NEAR + "WHERE is_old <> is_new ORDER BY version"
+SAME: Final = NEAR + "WHERE is_old AND is_new ORDER BY version"
+ZONES: Final = "SELECT ST_AsWKB(geom) AS wkb FROM zone_construite"
+
+
+class Kind(StrEnum):
+    """What a part holds."""
+
+    SQUARE = "square"
+    ZONES = "zones"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of an export: a square, the built-up zones, or everything that changed."""
+
+    kind: Kind
+    square: Bounds
+    rows: pa.Table
+
+
+def parts(store: Store, plan: Plan) -> Iterator[Part]:
+    """Everything an export is made of, square by square.
+
+    A changelog has what changed first, whole: its two sides are found by their ids, not by place.
+    """
+    product = plan.request.product
+    if product is ExportProduct.MAP:
+        yield Part(Kind.ZONES, plan.bounds, _asked(store, ZONES, {}))
+    if product is ExportProduct.CHANGELOG:
+        yield Part(Kind.CHANGED, plan.bounds, _window(store, plan, DIFFERENT, plan.bounds))
+    sql = {
+        ExportProduct.DIFFERENTIAL: DIFFERENT,
+        ExportProduct.CORRECTIVE: DIFFERENT,
+        ExportProduct.CHANGELOG: SAME,
+    }.get(product, IN_NEW)
+    for square in plan.squares():
+        yield Part(Kind.SQUARE, square, _window(store, plan, sql, square))
+
+
+def _window(store: Store, plan: Plan, sql: str, square: Bounds) -> pa.Table:
+    west, south, east, north = square
+    before, after = plan.span
+    values = {
+        "west": west - plan.margin,
+        "south": south - plan.margin,
+        "east": east + plan.margin,
+        "north": north + plan.margin,
+        "known": plan.known_at,
+        "before": before,
+        "after": after,
+        "correction": ChangeKind.CORRECTION.value,
+    }
+    return _asked(store, sql, values)
+
+
+def _asked(store: Store, sql: str, values: dict[str, Any]) -> pa.Table:
+    found: pa.Table = store.cursor.execute(sql, values).to_arrow_table()
+    return found
+
+
+def send(stream: BinaryIO, plan: Plan, given: Iterator[Part]) -> None:
+    """Write a plan and its parts to another process."""
+    _frame(stream, plan.model_dump_json().encode())
+    for part in given:
+        said = json.dumps({"kind": part.kind.value, "square": part.square})
+        table = part.rows.replace_schema_metadata({"part": said})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        _frame(stream, sink.getvalue())
+    stream.write(LENGTH.pack(0))
+    stream.flush()
+
+
+def _frame(stream: BinaryIO, body: bytes | pa.Buffer) -> None:
+    stream.write(LENGTH.pack(len(body)))
+    stream.write(body)
+    stream.flush()
+
+
+def received(stream: BinaryIO) -> tuple[Plan, Iterator[Part]]:
+    """The plan another process sent, and its parts as they come.
+
+    Raises:
+        ExportFailed: the sender ended before it had sent everything; the iterator raises it too.
+    """
+    return Plan.model_validate_json(_taken(stream)), _parts(stream)
+
+
+def _parts(stream: BinaryIO) -> Iterator[Part]:
+    while body := _taken(stream):
+        table = pa.ipc.open_stream(io.BytesIO(body)).read_all()
+        said = json.loads(table.schema.metadata[b"part"])
+        yield Part(Kind(said["kind"]), tuple(said["square"]), table)
+
+
+def _taken(stream: BinaryIO) -> bytes:
+    head = stream.read(LENGTH.size)
+    size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 1
+    body = stream.read(size)
+    if len(head) < LENGTH.size or len(body) < size:
+        raise ExportFailed("The service ended while the file was written; ask for it again.")
+    return body
