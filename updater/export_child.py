@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from schemas.errors import MillesimedError
-from updater import faults
 from updater.export_rows import received
 from updater.export_write import write_export
 
@@ -33,7 +32,6 @@ def main(folder: Path) -> int:
         nonlocal done
         done += count
         _say(done=done)
-        faults.reached("in-job")
 
     try:
         plan, given = received(sys.stdin.buffer)

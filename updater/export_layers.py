@@ -44,7 +44,9 @@ class Layer:
 
     def batch(self, frame: gpd.GeoDataFrame) -> pa.RecordBatch:
         """Rows of a frame that has these columns."""
-        arrays = [pa.array(frame[name], type_, from_pandas=True) for name, type_ in self.columns.items()]
+        arrays = [
+            pa.array(frame[name], type_, from_pandas=True) for name, type_ in self.columns.items()
+        ]
         arrays.append(pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary()))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 

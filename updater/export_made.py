@@ -46,9 +46,8 @@ class Seen:
         if ground is not None:
             touches &= _hits(ground, shapes)
         inside = shapely.contains_properly(here, shapes)
-        found = [
-            int(i) for i in np.flatnonzero(touches) if polygons[i].version not in self.versions
-        ]
+        known = self.versions
+        found = [i for i, hit in enumerate(touches) if hit and polygons[i].version not in known]
         self.versions.update(polygons[i].version for i in found if not inside[i])
         return found
 
@@ -173,4 +172,3 @@ def changelog_batches(plan: Plan, given: Iterable[Part], tell: Tell) -> Iterator
         if mine:
             yield CHANGELOG.batch(changelog_frame(mine, mine, [], plan.crs))
         tell(len(mine))
-

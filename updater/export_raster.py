@@ -55,9 +55,9 @@ def colours(theme: ExportTheme) -> dict[int, tuple[int, int, int, int]]:
 def labels(theme: ExportTheme) -> dict[str, str]:
     """What each value stands for, as tags of the file: ``1`` → ``CS1.1.1.1``."""
     if theme is ExportTheme.LEGAL:
-        names = (LegalStatus.NON_ARTIF.value, LegalStatus.ARTIF.value)
+        names = [LegalStatus.NON_ARTIF.value, LegalStatus.ARTIF.value]
     else:
-        names = tuple(_COVER if theme is ExportTheme.COVER else _USAGE)
+        names = list(_COVER if theme is ExportTheme.COVER else _USAGE)
     return {str(value): name for value, name in enumerate(names, start=1)}
 
 

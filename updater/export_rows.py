@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -110,7 +110,7 @@ def _asked(store: Store, sql: str, values: dict[str, Any]) -> pa.Table:
     return found
 
 
-def send(stream: BinaryIO, plan: Plan, given: Iterator[Part]) -> None:
+def send(stream: IO[bytes], plan: Plan, given: Iterator[Part]) -> None:
     """Write a plan and its parts to another process."""
     _frame(stream, plan.model_dump_json().encode())
     for part in given:
@@ -124,13 +124,13 @@ def send(stream: BinaryIO, plan: Plan, given: Iterator[Part]) -> None:
     stream.flush()
 
 
-def _frame(stream: BinaryIO, body: bytes | pa.Buffer) -> None:
+def _frame(stream: IO[bytes], body: bytes | pa.Buffer) -> None:
     stream.write(LENGTH.pack(len(body)))
     stream.write(body)
     stream.flush()
 
 
-def received(stream: BinaryIO) -> tuple[Plan, Iterator[Part]]:
+def received(stream: IO[bytes]) -> tuple[Plan, Iterator[Part]]:
     """The plan another process sent, and its parts as they come.
 
     Raises:
@@ -139,14 +139,14 @@ def received(stream: BinaryIO) -> tuple[Plan, Iterator[Part]]:
     return Plan.model_validate_json(_taken(stream)), _parts(stream)
 
 
-def _parts(stream: BinaryIO) -> Iterator[Part]:
+def _parts(stream: IO[bytes]) -> Iterator[Part]:
     while body := _taken(stream):
         table = pa.ipc.open_stream(io.BytesIO(body)).read_all()
         said = json.loads(table.schema.metadata[b"part"])
         yield Part(Kind(said["kind"]), tuple(said["square"]), table)
 
 
-def _taken(stream: BinaryIO) -> bytes:
+def _taken(stream: IO[bytes]) -> bytes:
     head = stream.read(LENGTH.size)
     size = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else 1
     body = stream.read(size)

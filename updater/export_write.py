@@ -149,11 +149,12 @@ def _unpacked(path: Path) -> Iterator[Differential]:
             rows = reader.get_batch(number).to_pydict()
             shapes = shapely.from_wkb(rows.pop("wkb"))
             kinds = [ChangeKind(kind) for kind in rows.pop("kind")]
-            codes = zip(*(rows[name] for name in _CODES), strict=True)
+            columns = [rows[name] for name in _CODES]
             yield Differential(
                 [
-                    DiffPiece(*code, kind, shape)
-                    for code, kind, shape in zip(codes, kinds, shapes, strict=True)
+                    DiffPiece(old, new, cs, us, cs_now, us_now, kind, shape)
+                    for old, new, cs, us, cs_now, us_now, kind, shape in zip(
+                        *columns, kinds, shapes, strict=True
+                    )
                 ]
             )
-
