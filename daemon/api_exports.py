@@ -48,7 +48,7 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
         "headers": {"ETag": _TEXT},
     },
     304: {"description": "The reader has it already (If-None-Match)."},
-    416: {"description": "The file has no such part.", "content": {"text/plain": {}}},
+    416: {"description": "The file has no such part."},
 }
 
 
