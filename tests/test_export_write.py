@@ -2,6 +2,7 @@
 rasters show the polygon under the middle of each pixel."""
 
 import io
+import json
 
 import geopandas as gpd
 import numpy as np
@@ -9,7 +10,9 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from typer.testing import CliRunner
 
+from daemon.cli import app as cli
 from schemas.change import ChangeKind
 from schemas.errors import UsageError
 from schemas.export import ExportTheme
@@ -218,3 +221,20 @@ def test_a_full_disk_is_a_sentence(store):
     full = Full.model_validate(plan.model_dump())
     with pytest.raises(ExportFailed.__mro__[1], match="disk is full"):
         write_export(full, parts(store, plan), Path("/dev"), lambda count: None)
+
+
+def test_the_command_writes_the_same_raster(tmp_path):
+    with exported_store(tmp_path) as store:
+        plan = plan_of(store, wanted("raster", "geotiff", theme="usage"), None)
+        (tmp_path / "own").mkdir()
+        path, _ = write_export(plan, parts(store, plan), tmp_path / "own", lambda count: None)
+    flags = ["--db", str(tmp_path / "D032.duckdb"), "--millesime", "2024", "--resolution", "2"]
+    flags += ["--theme", "usage", "--out", str(tmp_path), "--json"]
+    done = CliRunner().invoke(cli, ["export", *flags, "--format", "geotiff"])
+    assert done.exit_code == 0, done.output
+    made = tmp_path / path.name
+    assert json.loads(done.stdout) == {"pixels": plan.total, "path": str(made)}
+    with rasterio.open(path) as own, rasterio.open(made) as image:
+        assert (own.read(1) == image.read(1)).all() and image.read(1).any()
+    wrong = CliRunner().invoke(cli, ["export", *flags, "--format", "gpkg"])
+    assert isinstance(wrong.exception, UsageError)

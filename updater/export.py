@@ -123,7 +123,7 @@ def write_layers(
     the same name.
     """
     zipped = path.suffix.lower() == ".zip"
-    with _beside(path) as folder:
+    with staging(path) as folder:
         staged = folder / (f"{path.stem}.shp" if zipped else path.name)
         first = next(iter(layers.values()))
         if format_ == "geoparquet":
@@ -148,7 +148,7 @@ def write_layers(
                 for part in parts:
                     archive.write(part, part.name)
                     part.unlink()
-        _move(folder, path)
+        put(folder, path)
 
 
 def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> None:
@@ -156,7 +156,7 @@ def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> 
         (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
 
 
-def _move(folder: Path, path: Path) -> None:
+def put(folder: Path, path: Path) -> None:
     """Everything of a folder into its place. A Shapefile is several files: without its main one
     there is none, so that goes first and comes last, and no reader meets parts of two."""
     faults.reached("in-export")
@@ -169,7 +169,7 @@ def _move(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def staging(path: Path) -> Iterator[Path]:
     """A folder beside a file in which it is made; gone afterwards. It is locked meanwhile, which
     tells what a killed export left from what another is still writing.
 
@@ -240,7 +240,7 @@ def write_cog(
     values = ((p.geometry, CS_INDEX.get(p.code_cs or "", 0)) for p in polygons)
     transform = from_origin(west, north, COG_PIXEL_M, COG_PIXEL_M)
     raster = rasterize(values, out_shape=size, transform=transform, fill=0, dtype="uint8")
-    with _beside(path) as folder:
+    with staging(path) as folder:
         plain, staged = folder / ".plain.tif", folder / path.name
         profile = {
             "driver": "GTiff",
@@ -259,7 +259,7 @@ def write_cog(
         copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
         plain.unlink()
         _write_beside(folder, path, beside)
-        _move(folder, path)
+        put(folder, path)
 
 
 def colour_table() -> dict[int, tuple[int, int, int, int]]:

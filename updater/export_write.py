@@ -18,7 +18,7 @@ from schemas.export import ExportFormat, ExportProduct
 from updater.diff import Differential, DiffPiece
 from updater.diff_files import artificialisation_frame, correction_frame, differential_frame
 from updater.errors import ExportFailed
-from updater.export import UNWRITTEN, world_bounds
+from updater.export import UNWRITTEN, put, staging, world_bounds
 from updater.export_layers import (
     CHANGELOG,
     CORRECTION,
@@ -34,8 +34,9 @@ from updater.export_layers import (
 from updater.export_made import Tell, changelog_batches, map_batches, pieces, zone_batch
 from updater.export_plan import Plan
 from updater.export_raster import write_raster
-from updater.export_rows import Part
+from updater.export_rows import Part, parts
 from updater.product import metadata
+from updater.store import Store
 from updater.trouble import explained
 
 Frame = Callable[[Differential], gpd.GeoDataFrame]
@@ -65,6 +66,19 @@ def write_export(plan: Plan, given: Iterable[Part], folder: Path, tell: Tell) ->
             f"{path.name} could not be written ({text}); see whether the disk is full, then export "
             "again."
         ) from None
+
+
+def export_to(store: Store, plan: Plan, out: Path, tell: Tell) -> tuple[Path, int]:
+    """The file of an export, in its place complete or not at all, and its rows (or pixels).
+
+    ``out``: the file, or a folder in which the file gets the product's name.
+    """
+    path = out / plan.file_name if out.is_dir() else out
+    with staging(path) as folder:
+        made, rows = write_export(plan, parts(store, plan), folder, tell)
+        made.rename(folder / path.name)
+        put(folder, path)
+    return path, rows
 
 
 def _zipped(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> int:
