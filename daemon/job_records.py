@@ -7,6 +7,7 @@ import shutil
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import structlog
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -17,6 +18,8 @@ from schemas.export import ExportRequest
 log = structlog.get_logger()
 
 SUFFIX: Final = ".json"
+HALF: Final = ".part"
+"""What ends so was not finished."""
 
 
 @unique
@@ -73,11 +76,16 @@ class Shelf:
         return self.place(job) / (job.file or "")
 
     def staging(self, job: Job) -> Path:
-        """Where its file is written; a fresh folder each time."""
-        made = self.folder / f".{job.id}.part"
-        shutil.rmtree(made, ignore_errors=True)
+        """Where its file is written: another folder each time, for the process a killed service
+        left may still be writing into the last."""
+        made = self.folder / f".{job.id}.{uuid4().hex}{HALF}"
         made.mkdir(parents=True)
         return made
+
+    def unstage(self, job: Job) -> None:
+        """Remove what is written of it."""
+        for left in self.folder.glob(f".{job.id}.*{HALF}"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def save(self, job: Job) -> None:
         """Keep what is known of a job, also over a power cut."""
@@ -87,7 +95,7 @@ class Shelf:
     def clear(self, job: Job) -> None:
         """Remove its file, and what was written of it."""
         shutil.rmtree(self.place(job), ignore_errors=True)
-        shutil.rmtree(self.folder / f".{job.id}.part", ignore_errors=True)
+        self.unstage(job)
 
     def drop(self, job: Job) -> None:
         """Forget it."""
@@ -106,7 +114,7 @@ class Shelf:
                 log.warning("export_record_unreadable", file=path.name, error=str(error)[:200])
         known = {job.id for job in found}
         for path in self.folder.iterdir():
-            half = path.name.startswith(".") and path.name.endswith(".part")
+            half = path.name.startswith(".") and path.name.endswith(HALF)
             if half or (path.is_dir() and path.name not in known and len(path.name) == 32):
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True) if path.is_file() else None

@@ -7,7 +7,6 @@ the file there is.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -20,20 +19,18 @@ from uuid import uuid4
 
 import structlog
 
-from daemon import __version__
 from daemon.config import ExportSettings
 from daemon.files import settle
+from daemon.job_asked import asked_of, key_of
 from daemon.job_child import Interrupted, write
 from daemon.job_records import OPEN, Job, JobState, Shelf
 from daemon.metrics import Metrics
-from schemas.errors import MillesimedError, UsageError
+from schemas.errors import MillesimedError
 from schemas.export import ExportRequest
 from updater.clock import Clock, utc_now
 from updater.errors import ExportFailed, NotFound
 from updater.export_plan import plan_of
-from updater.page_reads import stamp
 from updater.store import Store
-from updater.territories import Territory, territories_of
 from updater.trouble import explained
 
 log = structlog.get_logger()
@@ -125,7 +122,7 @@ class Exports:
             UsageError: the store has no such map.
             NotFound: no store or territory of that name.
         """
-        store, place = self._where(request)
+        store, place = asked_of(self._stores, request)
         key = key_of(store, request)
         with self._changed:
             known = self._finished(key)
@@ -179,8 +176,9 @@ class Exports:
             Finished: it has ended.
         """
         with self._changed:
-            job = self._jobs.get(self.find(name).id)
-            if job is None or job.state not in OPEN:
+            self.find(name)
+            job = self._jobs[name]
+            if job.state not in OPEN:
                 raise Finished("This export has ended; its file goes by itself when it is old.")
             self._cancelled.add(job.id)
             if job.state is JobState.QUEUED:
@@ -207,26 +205,6 @@ class Exports:
                 if job.state not in OPEN | {JobState.DONE} and (job.ended or job.created) < forget:
                     self._shelf.drop(self._jobs.pop(job.id))
             self._count()
-
-    def _where(self, request: ExportRequest) -> tuple[Store, Territory | None]:
-        """The store of a request, and its territory; None for all of the store."""
-        named = request.departement
-        stores = [s for s in self._stores if named in {None, s.territory}]
-        if not stores:
-            raise NotFound(f"This service does not serve {named}.")
-        for store in stores:
-            if request.territory in {None, store.territory} and (named or len(stores) == 1):
-                return store, None
-            if request.territory == store.territory:
-                return store, None
-            if request.territory is not None and (
-                found := territories_of(store, [request.territory])
-            ):
-                return store, found[0]
-        if request.territory is None:
-            known = ", ".join(s.territory for s in stores)
-            raise UsageError(f"departement: this service has {known}; name one.")
-        raise NotFound(f"There is no territory {request.territory!r} in the maps of this service.")
 
     def _finished(self, key: str) -> Job | None:
         for job in self._jobs.values():
@@ -276,7 +254,7 @@ class Exports:
             log.exception("export_failed", job=job.id)
             state, job.error = JobState.FAILED, "The service failed; its log says why."
         finally:
-            shutil.rmtree(self._shelf.folder / f".{job.id}.part", ignore_errors=True)
+            self._shelf.unstage(job)
         product = job.request.product.value
         self._metrics.export_seconds.labels(product).observe(perf_counter() - began)
         self._end(job, state)
@@ -297,7 +275,7 @@ class Exports:
             self.sweep()
 
     def _write(self, job: Job) -> None:
-        store, place = self._where(job.request)
+        store, place = asked_of(self._stores, job.request)
         job.key = key_of(store, job.request)  # of the map that is written, not of the one asked of
         plan = plan_of(store, job.request, place)
         staged = self._shelf.staging(job)
@@ -344,10 +322,3 @@ class Exports:
 
 def _tell(job: Job, share: float) -> None:
     job.progress = max(job.progress, share)
-
-
-def key_of(store: Store, request: ExportRequest) -> str:
-    """The same for the same question about the same state of the same map."""
-    now = stamp(store)
-    said = f"{__version__} {store.territory} {now.map} {now.territories} "
-    return hashlib.sha256((said + request.model_dump_json()).encode()).hexdigest()

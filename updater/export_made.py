@@ -139,7 +139,7 @@ def pieces(plan: Plan, given: Iterable[Part], tell: Tell) -> Iterator[list[DiffP
             if hit and (p.id_before, p.id_after) not in seen.pairs
         ]
         seen.pairs.update((p.id_before, p.id_after) for p in mine)
-        done = len(seen.fresh(olds, part.square, None))
+        done = len(seen.fresh(olds, part.square, ground))
         kept = mine if ground is None else within(mine, ground)
         if kept:
             yield kept

@@ -97,6 +97,15 @@ class Plan(BaseModel):
         pixel = self.request.resolution or 1.0
         return round((north - south) / pixel), round((east - west) / pixel)
 
+    def window(self, square: Bounds) -> tuple[int, int, int, int]:
+        """The pixels of a square: first column, first row, width, height."""
+        west, _, _, north = self.bounds
+        pixel = self.request.resolution or 1.0
+        rows, columns = self.size
+        left, top = round((square[0] - west) / pixel), round((north - square[3]) / pixel)
+        side = round(self.side / pixel)
+        return left, top, min(side, columns - left), min(side, rows - top)
+
     @property
     def product(self) -> Product:
         """As IGN would call it."""
@@ -204,14 +213,21 @@ def _total(store: Store, plan: Plan) -> int:
                 f"The raster would have {rows * columns:.2g} pixels, more than {MOST_PIXELS:.0e}; "
                 "take a coarser resolution or a smaller territory."
             )
-        return rows * columns
+        windows = (plan.window(square) for square in plan.squares())
+        return sum(width * height for _, _, width, height in windows)
     if plan.request.product in {ExportProduct.MAP, ExportProduct.CHANGELOG}:
         return count(store, State(after, plan.known_at), part)
     row = store.execute(
         "SELECT count(*) FROM polygons p JOIN (SELECT version, min(valid_to) AS ended "
         "FROM retirements WHERE recorded <= $known GROUP BY version) r ON r.version = p.version "
         "WHERE p.recorded <= $known AND p.valid_from <= $before AND r.ended > $before "
-        "AND r.ended <= $after",
-        {"known": plan.known_at, "before": before, "after": after},
+        "AND r.ended <= $after AND ($ground::BLOB IS NULL "
+        "OR ST_Intersects(p.geom, ST_GeomFromWKB($ground::BLOB)))",
+        {
+            "known": plan.known_at,
+            "before": before,
+            "after": after,
+            "ground": None if plan.ground is None else shapely.to_wkb(plan.ground),
+        },
     ).fetchone()
     return int(row[0]) if row else 0

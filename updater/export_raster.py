@@ -86,7 +86,7 @@ def write_raster(plan: Plan, given: Iterable[Part], path: Path, tell: Tell) -> i
         target.set_band_description(1, _BAND[plan.theme])
         target.update_tags(1, **labels(plan.theme))
         for part in given:
-            window = window_of(plan, part)
+            window = Window(*plan.window(part.square))
             target.write(_square(plan, part, window), 1, window=window)
             tell(window.width * window.height)
     if plan.request.format is ExportFormat.COG:
@@ -102,16 +102,6 @@ def write_raster(plan: Plan, given: Iterable[Part], path: Path, tell: Tell) -> i
     else:
         plain.rename(path)
     return height * width
-
-
-def window_of(plan: Plan, part: Part) -> Window:
-    """The pixels of a square."""
-    west, _, _, north = plan.bounds
-    pixel = plan.request.resolution or 1.0
-    rows, columns = plan.size
-    left, top = round((part.square[0] - west) / pixel), round((north - part.square[3]) / pixel)
-    side = round(plan.side / pixel)
-    return Window(left, top, min(side, columns - left), min(side, rows - top))
 
 
 def _square(plan: Plan, part: Part, window: Window) -> npt.NDArray[np.uint8]:
