@@ -151,7 +151,9 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
     smtp: SmtpSettings | None = Field(default=None, description="Mail server; none sends no mail.")
     http: HttpSettings = Field(default_factory=HttpSettings)
-    exports: ExportSettings = Field(default_factory=ExportSettings)
+    exports: ExportSettings = Field(
+        default_factory=ExportSettings, description="Files people ask for, and how long they stay."
+    )
     webhook_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list,
         description="Networks webhooks may call though they are not public, as in 10.1.0.0/16.",

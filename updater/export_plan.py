@@ -19,7 +19,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from schemas.errors import UsageError
-from schemas.export import ExportProduct, ExportRequest, ExportTheme
+from schemas.export import ExportFormat, ExportProduct, ExportRequest, ExportTheme
 from updater.legal_rows import SURFACE_REACH_M
 from updater.map_pages import Part, State, count, latest
 from updater.product import CRS_TOKENS, FORMAT_TOKENS, SUFFIXES, Product
@@ -120,7 +120,8 @@ class Plan(BaseModel):
     @property
     def file_name(self) -> str:
         """The file's name: IGN's for a millésime, one made after it for what IGN does not give."""
-        asked, format_ = self.request, self.request.format.value
+        asked = self.request
+        format_ = "cog" if asked.format is ExportFormat.GEOTIFF else asked.format.value
         plain = self.product.name(format_)
         if asked.product is ExportProduct.MAP:
             return plain + SUFFIXES[format_]

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -44,13 +44,20 @@ WITH near AS MATERIALIZED (
 )
 SELECT version, id, code_cs, code_us, millesime, source, ossature, id_origine, code_or, wkb,
     corrected, is_old, is_new FROM held
+WHERE CASE $wanted WHEN 'new' THEN is_new WHEN 'same' THEN is_old AND is_new ELSE is_old <> is_new END
+ORDER BY version
 """
 """Polygons of a window, whether they are in the older state, the newer, or both. The window stands
 alone in its own step, for beside a join the R-tree is not used."""
-IN_NEW: Final = NEAR + "WHERE is_new ORDER BY version"
-DIFFERENT: Final = NEAR + "WHERE is_old <> is_new ORDER BY version"
-SAME: Final = NEAR + "WHERE is_old AND is_new ORDER BY version"
 ZONES: Final = "SELECT ST_AsWKB(geom) AS wkb FROM zone_construite"
+
+
+class Wanted(StrEnum):
+    """Which polygons: those of the newer state, of one state alone, or of both."""
+
+    NEW = "new"
+    DIFFERENT = "different"
+    SAME = "same"
 
 
 class Kind(StrEnum):
@@ -77,19 +84,19 @@ def parts(store: Store, plan: Plan) -> Iterator[Part]:
     """
     product = plan.request.product
     if product is ExportProduct.MAP:
-        yield Part(Kind.ZONES, plan.bounds, _asked(store, ZONES, {}))
+        yield Part(Kind.ZONES, plan.bounds, store.cursor.execute(ZONES).to_arrow_table())
     if product is ExportProduct.CHANGELOG:
-        yield Part(Kind.CHANGED, plan.bounds, _window(store, plan, DIFFERENT, plan.bounds))
-    sql = {
-        ExportProduct.DIFFERENTIAL: DIFFERENT,
-        ExportProduct.CORRECTIVE: DIFFERENT,
-        ExportProduct.CHANGELOG: SAME,
-    }.get(product, IN_NEW)
+        yield Part(Kind.CHANGED, plan.bounds, _window(store, plan, Wanted.DIFFERENT, plan.bounds))
+    wanted = {
+        ExportProduct.DIFFERENTIAL: Wanted.DIFFERENT,
+        ExportProduct.CORRECTIVE: Wanted.DIFFERENT,
+        ExportProduct.CHANGELOG: Wanted.SAME,
+    }.get(product, Wanted.NEW)
     for square in plan.squares():
-        yield Part(Kind.SQUARE, square, _window(store, plan, sql, square))
+        yield Part(Kind.SQUARE, square, _window(store, plan, wanted, square))
 
 
-def _window(store: Store, plan: Plan, sql: str, square: Bounds) -> pa.Table:
+def _window(store: Store, plan: Plan, wanted: Wanted, square: Bounds) -> pa.Table:
     west, south, east, north = square
     before, after = plan.span
     values = {
@@ -101,12 +108,9 @@ def _window(store: Store, plan: Plan, sql: str, square: Bounds) -> pa.Table:
         "before": before,
         "after": after,
         "correction": ChangeKind.CORRECTION.value,
+        "wanted": wanted.value,
     }
-    return _asked(store, sql, values)
-
-
-def _asked(store: Store, sql: str, values: dict[str, Any]) -> pa.Table:
-    found: pa.Table = store.cursor.execute(sql, values).to_arrow_table()
+    found: pa.Table = store.cursor.execute(NEAR, values).to_arrow_table()
     return found
 
 

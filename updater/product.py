@@ -31,7 +31,6 @@ FORMAT_TOKENS: Final = {
     "geoparquet": "PARQUET",
     "fgb": "FGB",
     "cog": "TIFF",
-    "geotiff": "TIFF",
 }
 SUFFIXES: Final = {
     "gpkg": ".gpkg",
@@ -39,7 +38,6 @@ SUFFIXES: Final = {
     "geoparquet": ".parquet",
     "fgb": ".fgb",
     "cog": ".tif",
-    "geotiff": ".tif",
 }
 GMD: Final = "http://www.isotc211.org/2005/gmd"
 GCO: Final = "http://www.isotc211.org/2005/gco"
