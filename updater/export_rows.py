@@ -44,11 +44,12 @@ WITH near AS MATERIALIZED (
 )
 SELECT version, id, code_cs, code_us, millesime, source, ossature, id_origine, code_or, wkb,
     corrected, is_old, is_new FROM held
-WHERE CASE $wanted WHEN 'new' THEN is_new WHEN 'same' THEN is_old AND is_new ELSE is_old <> is_new END
+WHERE CASE $wanted WHEN 'new' THEN is_new WHEN 'same' THEN is_old AND is_new
+    ELSE is_old <> is_new END
 ORDER BY version
 """
-"""Polygons of a window, whether they are in the older state, the newer, or both. The window stands
-alone in its own step, for beside a join the R-tree is not used."""
+"""Polygons of a window in the newer state, in one state alone, or in both. The window stands alone
+in its own step, for beside a join the R-tree is not used."""
 ZONES: Final = "SELECT ST_AsWKB(geom) AS wkb FROM zone_construite"
 
 
