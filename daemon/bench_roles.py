@@ -28,6 +28,7 @@ from daemon.pictures import Drawer
 from daemon.roles import DetectService, UpdateService
 from daemon.service import Handler, Service
 from daemon.sources import KafkaSource, Message, Place, Source
+from schemas.task import Task
 from updater import outbox
 from updater.store import Store
 

@@ -18,6 +18,10 @@ from daemon.families import (
     CONFIDENCE_BUCKETS,
     DEAD_LETTER_REASONS,
     DETECTORS,
+    EXPORT_BUCKETS,
+    EXPORT_OUTCOMES,
+    EXPORT_PRODUCTS,
+    EXPORT_STATES,
     IGNORED_REASONS,
     KAFKA_CLIENTS,
     KINDS,
@@ -285,6 +289,27 @@ CATALOGUE: Final[dict[str, Family]] = {
         "regions",
         "Regions without effect, by reason.",
         {"reason": IGNORED_REASONS},
+    ),
+    # exports
+    "export_jobs": gauge(
+        "millesimed_export_jobs", "jobs", "Exports the service knows.", {"state": EXPORT_STATES}
+    ),
+    "exports": counter(
+        "millesimed_exports_total",
+        "jobs",
+        "Exports by how they ended.",
+        {"product": EXPORT_PRODUCTS, "outcome": EXPORT_OUTCOMES},
+    ),
+    "export_seconds": histogram(
+        "millesimed_export_seconds",
+        "seconds",
+        "From the beginning of a job to its end.",
+        EXPORT_BUCKETS,
+        {"product": EXPORT_PRODUCTS},
+    ),
+    "export_bytes": gauge("millesimed_export_bytes", "bytes", "Files of exports that are kept."),
+    "export_written": counter(
+        "millesimed_export_written_bytes_total", "bytes", "Files of exports written."
     ),
     # the detector
     "scenes": counter(

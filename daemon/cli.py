@@ -14,6 +14,7 @@ from daemon import (
     commands_bench,
     commands_data,
     commands_doctor,
+    commands_export,
     commands_history,
     commands_map,
     commands_publish,
@@ -42,6 +43,7 @@ app = typer.Typer(
 commands_run.add_to(app)
 commands_status.add_to(app)
 commands_map.add_to(app)
+commands_export.add_to(app)
 commands_history.add_to(app)
 commands_publish.add_to(app)
 commands_recovery.add_to(app)

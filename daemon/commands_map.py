@@ -1,4 +1,4 @@
-"""Commands about the map: init, reference, territory, announce, verify, export."""
+"""Commands about the map: init, reference, territory, announce, verify."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Annotated
 import shapely
 import typer
 
-from daemon.options import Config, Db, Json, TerritoryCode, moment, store_path
+from daemon.options import Config, Db, Json, store_path
 from daemon.output import bar, busy, emit, show, show_figures, write_rows
-from schemas.errors import UsageError
 from schemas.policy import Sensor
 from schemas.territory import TerritoryKind
 
@@ -28,7 +27,6 @@ def add_to(app: typer.Typer) -> None:
     reference.command("add")(reference_add)
     app.command()(announce)
     app.command()(verify)
-    app.command()(export)
     app.add_typer(territory, name="territory")
     territory.command("add")(territory_add)
     territory.command("list")(territory_list)
@@ -192,60 +190,6 @@ def verify(
         show_figures("Verification", verdict)
     if not verdict["valid"]:
         raise typer.Exit(1)
-
-
-def export(
-    millesime: Annotated[int, typer.Option(help="Year of the map wanted.")],
-    format_: Annotated[str, typer.Option("--format", help="gpkg, shp, geoparquet, fgb or cog.")],
-    out: Annotated[Path, typer.Option(help="File to write, or folder for IGN's own name.")],
-    db: Db = None,
-    territory: TerritoryCode = None,
-    as_of: Annotated[str | None, typer.Option(help="As known at this time (ISO 8601).")] = None,
-    json_: Json = False,
-) -> None:
-    """Write a millésime as a file.
-
-    Example: millesimed export --db D032.duckdb --millesime 2024 --format gpkg --out ocsge.gpkg
-    """
-    from updater.export import FORMATS, write_product
-    from updater.legal_rows import statuses_of
-    from updater.product import Product
-    from updater.reads import FOREVER, end_of, zone_construite_parts
-    from updater.reads import as_of as state
-    from updater.store import Store
-    from updater.territories import find_territory
-
-    if format_ not in FORMATS:
-        raise UsageError(f"There is no format {format_!r}; use {', '.join(FORMATS)}.")
-    known = moment(as_of) if as_of else FOREVER
-    with Store.open(store_path(db)) as store:
-        polygons = state(store, valid_at=end_of(millesime), recorded_at=known)
-        if not polygons:
-            raise UsageError(
-                f"The store has no map for {millesime}; its first millésime is {store.millesime}."
-            )
-        place = find_territory(store, territory or store.territory)
-        product = Product(
-            departement=store.territory,
-            territory=place.code if place else store.territory,
-            territory_name=place.name if place else store.territory,
-            millesime=millesime,
-            crs=store.crs,
-        )
-        path, count = write_product(
-            polygons,
-            out,
-            product,
-            format_=format_,
-            ground=place.geometry if place else None,
-            zones=zone_construite_parts(store),
-            legal=None if format_ == "cog" else statuses_of(store, polygons),
-        )
-    figures = {"polygons": count, "path": str(path)}
-    if json_:
-        emit(figures)
-    else:
-        show_figures("Exported", figures)
 
 
 def territory_add(

@@ -118,6 +118,27 @@ class HttpSettings(BaseModel):
     )
 
 
+class ExportSettings(BaseModel):
+    """Files people ask the service for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: Path | None = Field(
+        default=None, description="Where they are kept; else `exports` by the store."
+    )
+    keep_days: float = Field(default=7.0, gt=0, description="Age from which a file is removed.")
+    keep_bytes: int = Field(
+        default=20_000_000_000, ge=1, description="All files together; the oldest go first."
+    )
+    at_once: int = Field(default=1, ge=1, le=4, description="Files written at the same time.")
+    queue: int = Field(default=20, ge=1, description="Jobs that may wait.")
+    spare_bytes: int = Field(
+        default=1_000_000_000,
+        ge=0,
+        description="Room an export leaves on the disk, which the store may share.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything a running service needs to know."""
 
@@ -131,6 +152,9 @@ class Settings(BaseSettings):
     kafka: KafkaSettings | None = Field(default=None, description="Kafka; none means files only.")
     smtp: SmtpSettings | None = Field(default=None, description="Mail server; none sends no mail.")
     http: HttpSettings = Field(default_factory=HttpSettings)
+    exports: ExportSettings = Field(
+        default_factory=ExportSettings, description="Files people ask for, and how long they stay."
+    )
     webhook_networks: list[IPv4Network | IPv6Network] = Field(
         default_factory=list,
         description="Networks webhooks may call though they are not public, as in 10.1.0.0/16.",
@@ -217,6 +241,12 @@ class Settings(BaseSettings):
             return self.inbox
         return (self.db[0].parent if self.db else Path()) / "inbox"
 
+    def exports_folder(self) -> Path:
+        """Where files people ask for are kept: the folder set, or one beside the first store."""
+        if self.exports.folder is not None:
+            return self.exports.folder
+        return (self.db[0].parent if self.db else Path()) / "exports"
+
     def acquired_folder(self) -> Path:
         """Where images are fetched to: the folder set, or one beside the first store, or, on a
         machine without any, beside the inbox."""
@@ -291,6 +321,9 @@ def _read(path: Path) -> dict[str, Any]:
     for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder", "exchange"):
         if key in values:
             values[key] = folder / str(values[key])
+    exports = values.get("exports")
+    if isinstance(exports, dict) and "folder" in exports:
+        exports["folder"] = folder / str(exports["folder"])
     for key in ("folder", "area"):
         for table in tables:
             if key in table:

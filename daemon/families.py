@@ -9,6 +9,7 @@ from itertools import product
 from typing import Final
 
 from schemas.alert import AlertKind, AlertState
+from schemas.export import ExportProduct
 from schemas.subscription import ChannelKind
 
 STAGES: Final = ("validate", "locate", "detect", "plan", "commit", "publish")
@@ -76,6 +77,12 @@ LATENCY_BUCKETS: Final = (1, 10, 60, 600, 3600, *(_DAY * n for n in (1, 7, 30, 1
 """Seconds: from an embedded run to the two years a millésime takes today."""
 ALERT_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, _DAY, 7 * _DAY)
 """Seconds: one small event takes seconds, a campaign delivered at once queues for days."""
+EXPORT_STATES: Final = ("queued", "running", "done", "failed", "cancelled", "expired")
+EXPORT_OUTCOMES: Final = ("done", "failed", "cancelled", "kept")
+"""`kept`: answered with a file that was there."""
+EXPORT_PRODUCTS: Final = tuple(product.value for product in ExportProduct)
+EXPORT_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600)
+"""Seconds: a commune takes some, a département minutes."""
 CHECKPOINT_BUCKETS: Final = (0.01, 0.05, 0.2, 1, 5, 20, 60, 300)
 CONFIDENCE_BUCKETS: Final = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """Nothing below 0.5 is a change."""

@@ -83,6 +83,11 @@ class Metrics:
     transition_polygons: Counter
     alerts: Counter
     regions_ignored: Counter
+    export_jobs: Gauge
+    exports: Counter
+    export_seconds: Histogram
+    export_bytes: Gauge
+    export_written: Counter
     scenes: Counter
     flagged: Gauge
     flagged_drift: Gauge

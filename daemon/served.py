@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from daemon.addresses import Network
 from daemon.backups import Backups
+from daemon.jobs import Exports
 from updater.errors import NotFound
 from updater.store import Store
 
@@ -27,6 +28,7 @@ class Served:
     allowed: Sequence[Network] = ()
     """Networks that webhooks may call though they are not public."""
     backups: Backups | None = None
+    exports: Exports | None = None
 
     def store_of(self, departement: str) -> Store:
         """The store of a département.

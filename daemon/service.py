@@ -20,6 +20,8 @@ from daemon.acquire_sources import close_all, ground_of, schedule
 from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
+from daemon.job_records import Shelf
+from daemon.jobs import Exports
 from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
@@ -151,7 +153,12 @@ class Service:
                 )
             if self.settings.http.enabled and not self._once:
                 networks = self.settings.webhook_networks
-                app = application(self, stores, self.settings.http, networks, self._backups)
+                exports = self._exports(stores)
+                stack.callback(exports.stop)
+                exports.start()
+                app = application(
+                    self, stores, self.settings.http, networks, self._backups, exports
+                )
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -165,6 +172,10 @@ class Service:
             self._relay(stores, channels)
             self._call(stores, subscribers)
             self._drawer.everything(stores)
+
+    def _exports(self, stores: Sequence[Store]) -> Exports:
+        shelf = Shelf(self.settings.exports_folder())
+        return Exports(self.settings.exports, shelf, stores, self.metrics)
 
     def _heed_signals(self, stack: ExitStack) -> None:
         """Stop when asked to, for as long as the stack lasts; only the main thread can."""

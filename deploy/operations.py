@@ -34,6 +34,7 @@ def operations() -> board.Dashboard:
         ("How long does it take?", _latencies()),
         ("What fails?", _failures()),
         ("The detector", _detector()),
+        ("Exports", _exports()),
         ("The machine", _machine()),
     ):
         sheet.with_row(board.Row(title))
@@ -312,6 +313,36 @@ def _detector() -> list[series.Panel | heatmap.Panel]:
             "By detector.",
             units.Short,
             ("sum by (detector) (increase(millesimed_scenes_total[1h]))", detector),
+        ),
+    ]
+
+
+def _exports() -> list[series.Panel]:
+    return [
+        lines(
+            "Exports, per hour",
+            "By how they ended; `kept` was answered with a file that was there.",
+            units.Short,
+            ("sum by (outcome) (increase(millesimed_exports_total[1h]))", "{{outcome}}"),
+        ),
+        lines(
+            "Exports known, by state",
+            "Queued ones wait for their turn; a full queue answers 503.",
+            units.Short,
+            ("sum by (state) (millesimed_export_jobs)", "{{state}}"),
+        ),
+        lines(
+            "Time of an export, 95 %",
+            "By product; an hour's jobs.",
+            SECONDS,
+            (quantile(0.95, "millesimed_export_seconds", "product", window="1h"), "{{product}}"),
+        ),
+        lines(
+            "Files of exports",
+            "Kept now, and written in an hour.",
+            BYTES,
+            ("sum(millesimed_export_bytes)", "kept"),
+            ("sum(increase(millesimed_export_written_bytes_total[1h]))", "written"),
         ),
     ]
 

@@ -11,6 +11,7 @@ from shapely.geometry import box
 from daemon.bench_patch import event_of
 from daemon.planning import assert_whole
 from detectors.types import Region
+from schemas.change import ChangeKind
 from schemas.dead_letter import Origin
 from schemas.policy import SENSOR_POLICY, Sensor
 from tests.coverages import random_coverage
@@ -39,7 +40,14 @@ def building(x: float, y: float, width: float = 30.0, height: float = 24.0) -> R
     return Region(shape, "CS2.2.1", "CS1.1.1.1", 0.95, 0.8)
 
 
-def patched(store: Store, number: int, regions: list[Region], *, days: int = 0) -> Patch:
+def patched(
+    store: Store,
+    number: int,
+    regions: list[Region],
+    *,
+    days: int = 0,
+    kind: ChangeKind = ChangeKind.EVOLUTION,
+) -> Patch:
     """One acquisition's regions through look-up, plan, invariants and commit, alerts included."""
     event = event_of(number, box(0.1, 43.1, 0.2, 43.2))
     rules = Rules(
@@ -50,6 +58,7 @@ def patched(store: Store, number: int, regions: list[Region], *, days: int = 0) 
         detector="test/1",
         gsd=0.2,
         zone_construite=reads.zone_construite(store, (-1e6, -1e6, 1e7, 1e7)),
+        kind=kind,
     )
     polygons = reads.neighbourhood(store, [region.geometry for region in regions])
     patch = planner.plan(polygons, regions, rules)

@@ -96,7 +96,7 @@ def test_a_subscription_of_an_earlier_version_has_no_owner(call, map_):
     assert listed(call, TOWN) == set() and listed(call, BOSS) == {made["id"]}
 
 
-APART = ("/ogc", "/stac", "/map", "/tiles", "/figures", "/assets")
+APART = ("/ogc", "/stac", "/map", "/tiles", "/figures", "/assets", "/exports")
 """What judges callers once for all its addresses, and is tried where it is tested."""
 
 

@@ -110,7 +110,7 @@ def differential(
     new = as_of(store, valid_at=after, recorded_at=known)
     pieces = overlay(old, new, corrections=_corrected(store))
     if territory is not None:
-        pieces = _within(pieces, territory)
+        pieces = within(pieces, territory)
     shared = {p.version for p in old} & {p.version for p in new}
     same = _stock([p for p in old if p.version in shared], territory)
     return Differential(
@@ -142,7 +142,7 @@ def pieces_between(store: Store, before: datetime, after: datetime) -> list[Diff
     )
 
 
-def _within(pieces: Sequence[DiffPiece], territory: BaseGeometry) -> list[DiffPiece]:
+def within(pieces: Sequence[DiffPiece], territory: BaseGeometry) -> list[DiffPiece]:
     """The pieces cut to a territory."""
     inside = cut([p.geometry for p in pieces], territory)
     return [

@@ -44,7 +44,7 @@ from updater.product import SUFFIXES, Product, metadata, styles
 from updater.trouble import explained
 from updater.types import MapPolygon
 
-_UNWRITTEN: Final = (
+UNWRITTEN: Final = (
     DataSourceError,
     DataLayerError,
     FeatureError,
@@ -123,7 +123,7 @@ def write_layers(
     the same name.
     """
     zipped = path.suffix.lower() == ".zip"
-    with _beside(path) as folder:
+    with staging(path) as folder:
         staged = folder / (f"{path.stem}.shp" if zipped else path.name)
         first = next(iter(layers.values()))
         if format_ == "geoparquet":
@@ -136,11 +136,11 @@ def write_layers(
             if LAYER in layers:
                 pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
             for layer, frame in layers.items():
-                _check_whole(staged, frame, layer)
+                check_whole(staged, len(frame), layer)
         else:
             layer = next(iter(layers))
             pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
-            _check_whole(staged, first)
+            check_whole(staged, len(first))
         _write_beside(folder, path, beside)
         if zipped:
             parts = sorted(folder.iterdir())
@@ -148,7 +148,7 @@ def write_layers(
                 for part in parts:
                     archive.write(part, part.name)
                     part.unlink()
-        _move(folder, path)
+        put(folder, path)
 
 
 def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> None:
@@ -156,7 +156,7 @@ def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> 
         (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
 
 
-def _move(folder: Path, path: Path) -> None:
+def put(folder: Path, path: Path) -> None:
     """Everything of a folder into its place. A Shapefile is several files: without its main one
     there is none, so that goes first and comes last, and no reader meets parts of two."""
     faults.reached("in-export")
@@ -169,7 +169,7 @@ def _move(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def staging(path: Path) -> Iterator[Path]:
     """A folder beside a file in which it is made; gone afterwards. It is locked meanwhile, which
     tells what a killed export left from what another is still writing.
 
@@ -187,7 +187,7 @@ def _beside(path: Path) -> Iterator[Path]:
             _locked(Path(folder)),
         ):
             yield Path(folder)
-    except (OSError, *_UNWRITTEN) as error:
+    except (OSError, *UNWRITTEN) as error:
         text = " ".join(str(error).split())[:120].rstrip(".")
         raise explained(error) or ExportFailed(
             f"{path.name} could not be written ({text}); see whether the disk is full, then export "
@@ -210,7 +210,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) -> None:
+def check_whole(path: Path, rows: int, layer: str | None = None) -> None:
     """What GDAL writes when it closes a file (the spatial index of a GeoPackage, the ends of a
     Shapefile's parts) may be missing where the disk is full by then, and nobody says so.
 
@@ -218,12 +218,12 @@ def _check_whole(path: Path, frame: gpd.GeoDataFrame, layer: str | None = None) 
         OSError: an index or the last row is missing.
     """
     found = pyogrio.read_info(path, layer=layer, force_feature_count=True)
-    whole = found["features"] == len(frame)
-    if whole and len(frame):
-        last = pyogrio.read_dataframe(path, layer=layer, skip_features=len(frame) - 1)
+    whole = found["features"] == rows
+    if whole and rows:
+        last = pyogrio.read_dataframe(path, layer=layer, skip_features=rows - 1)
         whole = len(last) == 1 and last.geometry.notna().all() and last.iloc[:, 0].notna().all()
     if found["driver"] == "GPKG":
-        whole &= frame.empty or found["capabilities"]["fast_spatial_filter"]
+        whole &= not rows or found["capabilities"]["fast_spatial_filter"]
     if not whole:
         raise OSError(errno.ENOSPC, "the file is not whole", path.name)
 
@@ -240,7 +240,7 @@ def write_cog(
     values = ((p.geometry, CS_INDEX.get(p.code_cs or "", 0)) for p in polygons)
     transform = from_origin(west, north, COG_PIXEL_M, COG_PIXEL_M)
     raster = rasterize(values, out_shape=size, transform=transform, fill=0, dtype="uint8")
-    with _beside(path) as folder:
+    with staging(path) as folder:
         plain, staged = folder / ".plain.tif", folder / path.name
         profile = {
             "driver": "GTiff",
@@ -259,7 +259,7 @@ def write_cog(
         copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
         plain.unlink()
         _write_beside(folder, path, beside)
-        _move(folder, path)
+        put(folder, path)
 
 
 def colour_table() -> dict[int, tuple[int, int, int, int]]:

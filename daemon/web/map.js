@@ -4,6 +4,7 @@ import { brief, call, el, swatch, t, trouble, later } from "./base.js";
 import { alertFilter, KIND_COLOURS, PROBABILITY } from "./layers.js";
 import { AlertList } from "./list.js";
 import { Detail } from "./detail.js";
+import { Exports } from "./exports.js";
 import { Stage } from "./stage.js";
 
 const FRESH = 60_000; // ms between two looks whether the map has changed
@@ -40,6 +41,7 @@ class Page {
     });
     by("other-language").addEventListener("click", (event) => { event.currentTarget.hash = location.hash; });
     by("where").textContent = state.departements.map((d) => d.code).join(", ");
+    this.exports = new Exports(state);
     this.view.filter = alertFilter(this.list.asked);
     this.controls();
     by("legend").open = matchMedia("(min-width: 761px)").matches;

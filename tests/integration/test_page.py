@@ -11,11 +11,15 @@ import pytest
 from PIL import Image
 
 from daemon.browser import SOFTWARE_GL, chromium
-from daemon.config import Scope
+from daemon.config import ExportSettings, HttpSettings, Scope
+from daemon.http import application
+from daemon.job_records import Shelf
+from daemon.jobs import Exports
+from daemon.metrics import Metrics
 from schemas.alert import AlertState
 from schemas.nomenclature import COUVERTURE, CS_LEAVES
 from tests.page_scene import COMMUNE, page_scene
-from tests.served import api, known
+from tests.served import LOOPBACK, Running, known, listening
 from updater.reads import alerts_now
 from updater.review import find_alert
 
@@ -40,13 +44,18 @@ def scene(tmp_path_factory, small_scene):
 
 
 @pytest.fixture(scope="module")
-def url(scene):
+def url(scene, tmp_path_factory):
     tokens = {
         "reviewer": known(Scope.REVIEW, token=REVIEWER),
         "reader": known(Scope.READ, token=READER),
     }
-    with api([scene.store], tokens) as client:
-        yield client.url
+    folder = tmp_path_factory.mktemp("exports")
+    jobs = Exports(ExportSettings(spare_bytes=0), Shelf(folder), [scene.store], Metrics())
+    app = application(Running(), [scene.store], HttpSettings(tokens=tokens), LOOPBACK, None, jobs)
+    jobs.start()
+    with listening(app) as address:
+        yield address
+    jobs.stop()
 
 
 @pytest.fixture(scope="module")
@@ -410,5 +419,40 @@ def test_the_figures_are_drawn_and_tabled(browser, url, shots):
     rows = page.locator("details.table tbody tr").all_text_contents()
     assert any("Auch" in row for row in rows) and any(row.startswith("2024") for row in rows)
     assert "CS1.1.1.1" in page.locator("table.matrix").text_content()
+    assert not tab.problems, tab.problems
+    tab.context.close()
+
+
+def test_a_file_is_asked_for_with_the_keyboard_watched_and_taken(browser, url, shots):
+    tab = Tab(browser, 1280, 900, locale="fr-FR")
+    page = tab.page
+    page.goto(url)
+    page.locator("#list button").first.wait_for()
+    page.locator("#take summary").focus()
+    page.keyboard.press("Enter")
+    page.locator("#take-product").select_option("raster")
+    assert page.locator("#take-resolution").is_visible()
+    assert not page.locator("#take-before").is_visible()
+    page.locator("#take-product").select_option("differential")
+    assert page.locator("#take-before").input_value() == "2021"
+    page.locator("#take-product").select_option("map")
+    page.locator("#take-territory").select_option(f"D032/{COMMUNE}")
+    page.locator("#take-format").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("#take-progress:visible").wait_for()
+    page.locator("#take-file").wait_for()
+    page.screenshot(path=shots / "take.png")
+    assert page.locator("#take-said").text_content() == "Le fichier est prêt."
+    with page.expect_download() as started:
+        page.locator("#take-file").click()
+    taken = started.value
+    assert taken.suggested_filename == f"OCS-GE_2-0__GPKG_LAMB93_D032_{COMMUNE}_2024-01-01.gpkg"
+    assert Path(taken.path()).read_bytes()[:6] == b"SQLite"
+    page.reload()
+    page.locator("#take-file").wait_for()  # still known after the page is opened again
+    page.goto(f"{url}/?lang=en")
+    page.locator("#take-file").wait_for()
+    assert page.locator("#take-said").text_content() == "The file is ready."
     assert not tab.problems, tab.problems
     tab.context.close()
