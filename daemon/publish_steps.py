@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from updater.deliveries import SUMS, Part
 
 Entity = Mapping[str, Any]
+E = TypeVar("E", bound=Mapping[str, Any])
 CONTENT_TAG: Final = "millesimed_content"
 """Tag of a delivery: what the bytes of its files are known by; of a configuration: what its body
 is."""
@@ -210,7 +211,7 @@ def of_service(
             return Next(Act.WAIT, f"offering {other}")
 
 
-def on_endpoint(offerings: Sequence[Entity], endpoint: str) -> list[Entity]:
+def on_endpoint(offerings: Sequence[E], endpoint: str) -> list[E]:
     """Those of a configuration's offerings that are on an endpoint, or do not say where."""
     return [one for one in offerings if _endpoint_of(one) in {endpoint, ""}]
 
