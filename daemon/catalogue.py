@@ -16,6 +16,7 @@ from daemon.families import (
     CHANNELS,
     CHECKPOINT_BUCKETS,
     CONFIDENCE_BUCKETS,
+    CORRECTION_OUTCOMES,
     DEAD_LETTER_REASONS,
     DETECTORS,
     IGNORED_REASONS,
@@ -285,6 +286,12 @@ CATALOGUE: Final[dict[str, Family]] = {
         "regions",
         "Regions without effect, by reason.",
         {"reason": IGNORED_REASONS},
+    ),
+    "corrections": counter(
+        "millesimed_corrections_total",
+        "polygons",
+        "Polygons people drew, by what came of them: applied, or why not.",
+        {"outcome": CORRECTION_OUTCOMES},
     ),
     # the detector
     "scenes": counter(

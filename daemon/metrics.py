@@ -83,6 +83,7 @@ class Metrics:
     transition_polygons: Counter
     alerts: Counter
     regions_ignored: Counter
+    corrections: Counter
     scenes: Counter
     flagged: Gauge
     flagged_drift: Gauge
