@@ -8,6 +8,7 @@ from daemon import (
     api_alerts,
     api_backup,
     api_chips,
+    api_corrections,
     api_feeds,
     api_subscriptions,
     api_unsubscribe,
@@ -19,6 +20,7 @@ from daemon import (
 router = APIRouter()
 for part in (
     *(api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds, api_backup),
+    api_corrections,
     *(ogc, ogc_project, stac),
 ):
     router.include_router(part.router)

@@ -79,12 +79,12 @@ def _data(event: Any) -> dict[str, Any]:  # noqa: ANN401 - a CloudEvent, whose d
 def _place(config: Path | None, db: Path | None, inbox: Path | None, kafka: str | None) -> Any:  # noqa: ANN401
     """Where the service reads its events."""
     from daemon.config import KafkaSettings, load
-    from daemon.submit import Place
+    from daemon.submit import Intake
 
     settings = load(config, db=[db] if db else None)
     if kafka is not None:
-        return Place(KafkaSettings(servers=kafka), None)
-    return Place(None, inbox) if inbox is not None else Place.of(settings)
+        return Intake(KafkaSettings(servers=kafka), None)
+    return Intake(None, inbox) if inbox is not None else Intake.of(settings)
 
 
 def list_(

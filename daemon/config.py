@@ -92,6 +92,10 @@ class TokenSettings(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the token, hexadecimal.")
     scopes: list[Scope] = Field(min_length=1, description="What it allows.")
+    territories: list[str] = Field(
+        default_factory=list,
+        description="Codes of territories it may correct and decide on; none allows every one.",
+    )
 
 
 class HttpSettings(BaseModel):

@@ -1,5 +1,5 @@
-"""The way of a batch of corrections: locate → plan → commit. It has no pixels, so whoever owns a map
-takes it itself."""
+"""The way of a batch of corrections: locate → plan → commit. It needs no pixels, so whoever owns a
+map takes it itself."""
 
 from __future__ import annotations
 

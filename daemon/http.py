@@ -19,6 +19,7 @@ from daemon.backups import Backups
 from daemon.config import HttpSettings, Scope
 from daemon.metrics import Metrics
 from daemon.served import Served
+from daemon.submit import Intake
 from daemon.tokens import Gate, needs
 from schemas.errors import MillesimedError
 from updater.store import Store
@@ -60,15 +61,17 @@ def application(
     settings: HttpSettings | None = None,
     allowed: Sequence[Network] = (),
     backups: Backups | None = None,
+    intake: Intake | None = None,
 ) -> FastAPI:
     """The HTTP application of a running service; ``allowed`` are networks that webhooks may call
-    though they are not public, ``backups`` where a request for one goes."""
+    though they are not public, ``backups`` where a request for one goes, ``intake`` where what
+    people correct does."""
     settings = settings or HttpSettings()
     app = FastAPI(
         title="millesimed", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.state.gate = Gate(settings.tokens, public_read=settings.public_read)
-    app.state.served = Served(stores, settings.public_url, allowed, backups)
+    app.state.served = Served(stores, settings.public_url, allowed, backups, intake)
     problems.add_to(app)
 
     @app.get("/healthz", response_class=PlainTextResponse, responses=UNWELL)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from daemon.addresses import Network
 from daemon.backups import Backups
+from daemon.submit import Intake
 from updater.errors import NotFound
 from updater.store import Store
 
@@ -27,6 +28,8 @@ class Served:
     allowed: Sequence[Network] = ()
     """Networks that webhooks may call though they are not public."""
     backups: Backups | None = None
+    intake: Intake | None = None
+    """Where events go that come in over HTTP."""
 
     def store_of(self, departement: str) -> Store:
         """The store of a département.

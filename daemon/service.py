@@ -27,6 +27,7 @@ from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Message, Source
+from daemon.submit import Intake
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.supervisor import Supervisor
 from daemon.watch import Watch
@@ -149,7 +150,8 @@ class Service:
                 )
             if self.settings.http.enabled and not self._once:
                 networks = self.settings.webhook_networks
-                app = application(self, stores, self.settings.http, networks, self._backups)
+                http, intake = self.settings.http, self._intake()
+                app = application(self, stores, http, networks, self._backups, intake)
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -231,6 +233,10 @@ class Service:
                 count=self._kafka_error,
             )
         return InboxSource(self.settings.inbox_folder())
+
+    def _intake(self) -> Intake:
+        """Where what comes in over HTTP goes: where the source reads."""
+        return Intake.of(self.settings)
 
     def channels(self) -> list[Channel]:
         """Everywhere messages go, by the settings."""

@@ -45,14 +45,14 @@ class CannotSubmit(MillesimedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Intake:
     """Where events go: a topic, or an inbox folder."""
 
     kafka: KafkaSettings | None
     inbox: Path | None
 
     @classmethod
-    def of(cls, settings: Settings, *, always_kafka: bool = False) -> Place:
+    def of(cls, settings: Settings, *, always_kafka: bool = False) -> Intake:
         """Where the service that has these settings reads them."""
         if settings.kafka is not None and (always_kafka or settings.inbox is None):
             return cls(settings.kafka, None)

@@ -90,10 +90,12 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the name of the token, none without one, and whether it is an admin's."""
+    """Who calls: the name of the token, none without one, whether it is an admin's, and the
+    territories it may correct (none: everywhere)."""
 
     name: str | None
     is_admin: bool = False
+    territories: tuple[str, ...] = ()
 
     def may_see(self, owner: str | None) -> bool:
         """True for what was made with the caller's own token, and for an admin."""
@@ -156,7 +158,10 @@ class Gate:
 
     def caller(self, name: str | None) -> Caller:
         """Whoever has the token of that name."""
-        return Caller(name, name is not None and Scope.ADMIN in self.tokens[name].scopes)
+        if name is None:
+            return Caller(None)
+        known = self.tokens[name]
+        return Caller(name, Scope.ADMIN in known.scopes, tuple(known.territories))
 
     def name_of(self, token: str | None) -> str | None:
         """The name of a token; every configured one is compared, whichever it is."""

@@ -35,7 +35,8 @@ def kept(patch, before, ground, codes):
 
 def corrected(observed=OBSERVED):
     """A field with a pond a person drew, and the rules of a later image."""
-    before = apply([field()], plan([field()], [POND], HAND))
+    bare = [field()]
+    before = apply(bare, plan(bare, [POND], HAND))
     rules = replace(
         LATER, corrected=standing([Corrected(POND.geometry, observed, "CS1.2.2")], before)
     )
@@ -61,9 +62,9 @@ def test_a_usage_alone_can_be_corrected():
 @pytest.mark.parametrize(
     ("drawn", "reason"),
     [
-        (replace(POND, geometry=box(20, 20, 30, 30)), "below-minimum-unit"),
+        (replace(POND, geometry=box(80, 80, 90, 90)), "below-minimum-unit"),
         (replace(POND, geometry=box(500, 500, 600, 600)), "outside-the-map"),
-        (Drawn(box(10, 10, 90, 90), None, "CS2.2.1", 1, 0, to_us="US1.1"), "no-new-cover"),
+        (Drawn(box(75, 10, 95, 90), None, "CS2.2.1", 1, 0, to_us="US1.1"), "no-new-cover"),
     ],
 )
 def test_what_comes_of_each_piece_is_said(drawn, reason):

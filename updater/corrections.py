@@ -138,7 +138,19 @@ def _twice(wanted: Wanted) -> list[Any]:
 
 
 def _row(row: tuple[Any, ...]) -> CorrectionRow:
-    values = list(row)
-    values[3] = ChangeKind(values[3])
-    *head, wkb, recorded = values
-    return CorrectionRow(*head, shapely.from_wkb(bytes(wkb)), recorded)
+    return CorrectionRow(
+        id=row[0],
+        event=row[1],
+        number=int(row[2]),
+        kind=ChangeKind(row[3]),
+        code_cs=row[4],
+        code_us=row[5],
+        observed=row[6],
+        author=row[7],
+        source=row[8],
+        comment=row[9],
+        alert=row[10],
+        outcome=row[11],
+        geometry=shapely.from_wkb(bytes(row[12])),
+        recorded=row[13],
+    )

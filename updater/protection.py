@@ -107,4 +107,4 @@ def overwrites(
 def _same_ground(a: BaseGeometry, b: BaseGeometry) -> bool:
     smaller = min(a.area, b.area)
     shared = float(shapely.intersection(a, b).area)
-    return smaller > 0 and shared >= ALERT_SAME_GROUND_SHARE * smaller
+    return bool(smaller > 0 and shared >= ALERT_SAME_GROUND_SHARE * smaller)
