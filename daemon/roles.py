@@ -25,7 +25,7 @@ from daemon.kafka_channel import JudgementChannel
 from daemon.outcomes import Outcome
 from daemon.relay import relay_once
 from daemon.service import FRESHNESS_SECONDS, POLL_SECONDS, Handler, Service, offer_again
-from daemon.sources import KafkaSource, Message, Source
+from daemon.sources import KafkaSource, Message, Place, Source
 from daemon.submit import Intake
 from daemon.update import Updating
 from schemas.errors import UsageError

@@ -39,7 +39,14 @@ def building(x: float, y: float, width: float = 30.0, height: float = 24.0) -> R
     return Region(shape, "CS2.2.1", "CS1.1.1.1", 0.95, 0.8)
 
 
-def patched(store: Store, number: int, regions: list[Region], *, days: int = 0) -> Patch:
+def patched(
+    store: Store,
+    number: int,
+    regions: list[Region],
+    *,
+    days: int = 0,
+    reference: str | None = None,
+) -> Patch:
     """One acquisition's regions through look-up, plan, invariants and commit, alerts included."""
     event = event_of(number, box(0.1, 43.1, 0.2, 43.2))
     rules = Rules(
@@ -54,7 +61,9 @@ def patched(store: Store, number: int, regions: list[Region], *, days: int = 0) 
     polygons = reads.neighbourhood(store, [region.geometry for region in regions])
     patch = planner.plan(polygons, regions, rules)
     assert_whole(polygons, patch)
-    look = alerts.Look(event.item.id, Sensor.PVA, rules.acquired, store.clock(), "test/1", None)
+    look = alerts.Look(
+        event.item.id, Sensor.PVA, rules.acquired, store.clock(), "test/1", reference
+    )
     raised = alerts.follow(reads.alerts_now(store), patch.sightings, look)
     origin = Origin(source="kafka", topic="t", partition=0, offset=number, path=None)
     commit.commit(store, commit.Effect(event, rules, patch, raised, None, origin))
