@@ -100,7 +100,9 @@ def area(shapes):
 class Plain:
     """A source whose examples are told from decisions by their blackness."""
 
-    about = {"data": "none"}
+    @property
+    def about(self):
+        return {"data": "none"}
 
     def draw(self, rng, *, size, held_out):
         from detectors.training import Example
