@@ -221,8 +221,9 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def made(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
-    """A fresh token, and the lines of configuration that make the service know it.
+def made(name: str, scopes: Sequence[Scope], territories: Sequence[str] = ()) -> tuple[str, str]:
+    """A fresh token, and the lines of configuration that make the service know it; ``territories``
+    bind it.
 
     Raises:
         UsageError: the name is no bare key of TOML.
@@ -231,4 +232,6 @@ def made(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
         raise UsageError("A token's name has up to 64 letters, digits, - and _; choose another.")
     token = TOKEN_PREFIX + randomness.token_urlsafe(32)
     listed = json.dumps([scope.value for scope in dict.fromkeys(scopes)])
-    return token, f'[http.tokens.{name}]\nsha256 = "{digest(token)}"\nscopes = {listed}\n'
+    bound = f"territories = {json.dumps(list(territories))}\n" if territories else ""
+    lines = f'[http.tokens.{name}]\nsha256 = "{digest(token)}"\nscopes = {listed}\n{bound}'
+    return token, lines
