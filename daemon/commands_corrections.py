@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,11 @@ from daemon.options import Config, Db, Json, store_path
 from daemon.output import emit, show, show_figures
 from schemas.alert import FalseAlarm
 from schemas.change import ChangeKind
+
+if TYPE_CHECKING:
+    from cloudevents.core.v1.event import CloudEvent
+
+    from daemon.submit import Intake
 
 corrections = typer.Typer(help="What people say the ground is.", no_args_is_help=True)
 AlertId = Annotated[str, typer.Argument(help="Id of the alert.")]
@@ -71,12 +76,12 @@ def submit(  # noqa: PLR0913, PLR0917 - each argument is a flag
         show("Submitted", sent)
 
 
-def _data(event: Any) -> dict[str, Any]:  # noqa: ANN401 - a CloudEvent, whose data is untyped
+def _data(event: CloudEvent) -> dict[str, Any]:
     found: dict[str, Any] = event.get_data()
     return found
 
 
-def _place(config: Path | None, db: Path | None, inbox: Path | None, kafka: str | None) -> Any:  # noqa: ANN401
+def _place(config: Path | None, db: Path | None, inbox: Path | None, kafka: str | None) -> Intake:
     """Where the service reads its events."""
     from daemon.config import KafkaSettings, load
     from daemon.submit import Intake

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import geopandas as gpd
 import pytest
 import shapely
 from pydantic import ValidationError
 from shapely.geometry import box, mapping
+from typer.testing import CliRunner
 
+from daemon.cli import app
 from daemon.config import HttpSettings, Scope, Settings, TokenSettings
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome
@@ -32,6 +35,7 @@ from updater.corrections import Wanted, corrected_in, corrections
 from updater.crs import WGS84, reproject
 from updater.diff import differential
 from updater.lineage import events
+from updater.migrations import MIGRATIONS
 from updater.reads import alerts_now, as_of, end_of, map_now
 from updater.revert import revert
 from updater.review import accept_alert, alert_history, false_alarms, reject_alert
@@ -341,6 +345,73 @@ def test_a_correction_that_says_another_type_is_no_correction():
     body["type"] = "fr.millesimed.acquisition.v1"
     with pytest.raises(InvalidEvent):
         parse_event(json.dumps(body).encode(), {})
+
+
+# from the command line
+
+
+def said(*arguments):
+    """What a command prints as JSON."""
+    shown = CliRunner().invoke(app, [str(a) for a in arguments] + ["--json"])
+    assert shown.exit_code == 0, (shown.output, shown.exception)
+    return json.loads(shown.stdout)
+
+
+def test_a_file_goes_in_by_command_and_is_listed(place, tmp_path):
+    frame = gpd.GeoDataFrame(
+        {"code_cs": "CS1.2.2", "code_us": "US6.3"}, geometry=[POND], crs=2154, index=[0]
+    )
+    frame.to_file(tmp_path / "ocs.shp")
+    db, inbox = place.db[0], place.inbox
+    more = ("--source", "cadastre", "--observed", "2023-05-02", "--by", "agent", "--inbox", inbox)
+    (event,) = said("corrections", "submit", tmp_path / "ocs.shp", *more)["events"]
+    assert event["polygons"] == 1 and (inbox / f"{event['id']}.json").is_file()
+    served(place)
+    (row,) = said("corrections", "list", "--db", db)
+    assert (row["author"], row["source"], row["outcome"]) == ("agent", "cadastre", "applied")
+    assert said("corrections", "list", "--outcome", "topology", "--db", db) == []
+    (listed,) = said("events", "--db", db)
+    assert listed["detector"] == "cadastre (agent)"
+    with opened(place) as store:
+        pond = at(store, 140, 130).id
+    (link,) = {step["detector"] for step in said("lineage", pond, "--db", db)["ancestors"]}
+    assert link == "cadastre (agent)"
+    log = tmp_path / "log.parquet"
+    said("changelog", "2021", "2023", "--db", db, "--out", log)
+    changed = gpd.read_parquet(log).set_index("id")
+    assert changed.loc[pond, "source"] == "correction cadastre (agent)"
+
+
+def test_alerts_are_decided_by_command(alarmed):
+    settings, record, _ = alarmed
+    db = settings.db[0]
+    assert said("alerts", "accept", record.id, "--by", "agent", "--db", db)["state"] == "confirmed"
+    more = ("--reason", "tent", "--cause", "temporary", "--restore", "--inbox", settings.inbox)
+    no = said("alerts", "reject", record.id, *more, "--by", "agent", "--db", db)
+    assert no["state"] == "rejected" and no["restoring"].startswith(str(settings.inbox))
+    assert served(settings) == {Outcome.PROCESSED: 1}
+    with opened(settings) as store:
+        assert at(store, 220, 220).code_cs != "CS1.1.1.1"
+    (row,) = said("alerts", "causes", "--db", db)
+    assert (row["cause"], row["count"], row["share"]) == ("temporary", 1, 1.0)
+
+
+def test_a_store_of_an_earlier_version_takes_corrections(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr("updater.store.MIGRATIONS", MIGRATIONS[:5])
+        older.setattr("updater.store.SCHEMA_VERSION", 5)
+        made, _ = made_store(tmp_path / "D032.duckdb", seed=9)
+        patched(made, 1, [building(220, 220)])
+        with pytest.raises(duckdb.CatalogException):
+            corrections(made)
+        made.close()
+    settings = Settings(
+        db=[tmp_path / "D032.duckdb"], inbox=tmp_path / "in", http=HttpSettings(enabled=False)
+    )
+    Intake.of(settings).deliver(event_of(submission(), "auch"))
+    assert served(settings) == {Outcome.PROCESSED: 1}
+    with opened(settings) as store:
+        assert [row.outcome for row in corrections(store)] == ["applied"]
 
 
 # over HTTP

@@ -99,12 +99,13 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
     depend on the order of either sequence.
     """
     workspace = Workspace(sorted(polygons, key=lambda p: p.id))
+    corrected = protection.Ground(rules.corrected)
     sightings: list[Sighting] = []
     ignored: Counter[str] = Counter()
     left_out: dict[int, str] = {}
     for index in sorted(range(len(regions)), key=lambda i: _order(regions[i])):
         region = regions[index]
-        held = protection.held(region, rules)
+        held = corrected.held(region, rules)
         try:
             if _may_patch(region, rules):
                 apply(workspace, region, rules, held)

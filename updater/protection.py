@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Region
 from schemas.policy import ALERT_SAME_GROUND_SHARE, CORRECTED_PROBABILITY
 from updater import topology
-from updater.types import AlertRecord, Corrected, MapPolygon, Rules, Says, Seen
+from updater.types import AlertRecord, Corrected, Drawn, MapPolygon, Rules, Says, Seen
 
 HELD_M2 = 1.0
 """Less corrected ground under another cover than before is grid noise."""
@@ -33,16 +34,27 @@ class Held:
     doubted: BaseGeometry | None
 
 
-def held(region: Region, rules: Rules) -> Held | None:
-    """What a region may not overwrite; None where it meets no such ground."""
-    near = [c for c in rules.corrected if shapely.intersects(c.geometry, region.geometry)]
-    kept = [c for c in near if not may_overwrite(c, region, rules)]
-    if not kept:
-        return None
-    doubted = [c.geometry for c in kept if is_later(rules.acquired, c.observed)]
-    return Held(
-        topology.union([c.geometry for c in kept]), topology.union(doubted) if doubted else None
-    )
+class Ground:
+    """Corrected ground, to be asked by place."""
+
+    def __init__(self, corrected: Sequence[Corrected]) -> None:
+        self._corrected = corrected
+        self._tree = shapely.STRtree([c.geometry for c in corrected]) if corrected else None
+
+    def held(self, region: Region, rules: Rules) -> Held | None:
+        """What a region may not overwrite; None where it meets no such ground."""
+        if self._tree is None or isinstance(region, Drawn):
+            return None
+        hits = np.sort(self._tree.query(region.geometry, predicate="intersects"))
+        near = [self._corrected[int(i)] for i in hits]
+        kept = [c for c in near if not may_overwrite(c, region, rules)]
+        if not kept:
+            return None
+        doubted = [c.geometry for c in kept if is_later(rules.acquired, c.observed)]
+        return Held(
+            topology.union([c.geometry for c in kept]),
+            topology.union(doubted) if doubted else None,
+        )
 
 
 def may_overwrite(corrected: Corrected, region: Region, rules: Rules) -> bool:
@@ -70,11 +82,12 @@ def standing(
 ) -> tuple[Corrected, ...]:
     """What of corrected ground still has the cover it was given: what was redrawn since, with
     evidence, is no longer a person's word."""
+    tree = shapely.STRtree([p.geometry for p in polygons])
     found = []
     for one in corrected:
-        same = [p.geometry for p in polygons if p.code_cs == one.code_cs]
-        near = [g for g in same if shapely.intersects(g, one.geometry)]
-        ground = topology.intersection(topology.union(near), one.geometry) if near else None
+        near = [polygons[int(i)] for i in np.sort(tree.query(one.geometry, "intersects"))]
+        same = [p.geometry for p in near if p.code_cs == one.code_cs]
+        ground = topology.intersection(topology.union(same), one.geometry) if same else None
         if ground is not None and ground.area >= HELD_M2:
             found.append(replace(one, geometry=ground))
     return tuple(found)
