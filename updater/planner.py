@@ -110,7 +110,8 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
             if _may_patch(region, rules):
                 apply(workspace, region, rules, held)
             else:
-                sightings.append(_sighting_only(workspace, _free(region, held), rules))
+                free, smallest = _free(region, held), rules.policy.min_alert_area
+                sightings.append(_sighting_only(workspace, free, rules, smallest=smallest))
             if held is not None and _touches(region, held):
                 ignored["corrected"] += 1
         except RegionIgnored as outcome:
@@ -158,8 +159,11 @@ def _doubts(
     ground = topology.intersection(valid(region.geometry), held.doubted)
     if ground.is_empty or region.probability < rules.policy.alert_probability:
         return []
+    building = region.to_cs == BUILDING  # which is drawn from there on
+    smallest = BUILDING_TAKEN_FROM_M2 if building else rules.policy.min_alert_area
+    doubt = replace(region, geometry=ground)
     try:
-        return [_sighting_only(workspace, replace(region, geometry=ground), rules)]
+        return [_sighting_only(workspace, doubt, rules, smallest=smallest)]
     except RegionIgnored:  # too small to warn of; it is counted already
         return []
 
@@ -590,10 +594,12 @@ def _group_sighting(group: Sequence[Piece], was: dict[str, Side], now: dict[str,
     )
 
 
-def _sighting_only(workspace: Workspace, region: Region, rules: Rules) -> Sighting:
-    """A change seen by an image that may warn but not patch."""
+def _sighting_only(
+    workspace: Workspace, region: Region, rules: Rules, *, smallest: float
+) -> Sighting:
+    """A change seen by an image that may warn but not patch; ``smallest``: worth it, m²."""
     shape = to_grid(shapely.make_valid(region.geometry))
-    if shape.area < rules.policy.min_alert_area:
+    if shape.area < smallest:
         raise RegionIgnored("below-alert-area")
     keys = workspace.near(shape)
     shares = {k: topology.intersection(workspace[k].polygon.geometry, shape).area for k in keys}

@@ -320,7 +320,7 @@ def test_an_alert_is_accepted_and_its_outline_drawn_anew(home, scene, inbox, sho
     page.locator("#token").fill(REVIEWER)
     page.locator("#token-form button").click()
     page.locator("#accept button").click()
-    sync_api.expect(page.locator("#detail .note").first).to_contain_text("reviewer")
+    sync_api.expect(page.locator("#detail .note").nth(1)).to_contain_text("reviewer")
     assert find_alert(scene.store, alert).review.verdict is Verdict.ACCEPTED
     home.drawn()
     page.locator("#redraw button[type=submit]").click()
