@@ -102,9 +102,9 @@ def _buildings(polygons: Sequence[MapPolygon]) -> list[BaseGeometry]:
 
 
 def _teaches(image: ImageRecord) -> bool:
-    """True for images fine enough to show buildings."""
+    """True for images that are still there and fine enough to show buildings."""
     policy = SENSOR_POLICY[image.sensor]
-    return policy.patches and image.gsd <= policy.max_gsd
+    return policy.patches and image.gsd <= policy.max_gsd and image.path.is_file()
 
 
 def _crs(image: ImageRecord) -> str:
