@@ -137,7 +137,8 @@ def listed(
 
 def _page(stores: Sequence[Store], wanted: Wanted, page: int) -> list[tuple[Store, CorrectionRow]]:
     """A page over several stores, store by store."""
-    skip, found = (page - 1) * PAGE, []
+    skip = (page - 1) * PAGE
+    found: list[tuple[Store, CorrectionRow]] = []
     for store in stores:
         held = count(store, wanted)
         if skip < held and len(found) < PAGE:

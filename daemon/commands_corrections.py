@@ -77,8 +77,8 @@ def submit(  # noqa: PLR0913, PLR0917 - each argument is a flag
 
 
 def _data(event: CloudEvent) -> dict[str, Any]:
-    found: dict[str, Any] = event.get_data()
-    return found
+    found = event.get_data()
+    return found if isinstance(found, dict) else {}
 
 
 def _place(config: Path | None, db: Path | None, inbox: Path | None, kafka: str | None) -> Intake:

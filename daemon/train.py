@@ -48,14 +48,14 @@ def source_of(db: Path) -> AnnotatedSource | MapSource:
             shapes = _buildings(shown_on(store, image, image.footprint))
             crs = _crs(image)
             buildings.append(tuple(shapely.to_wkb(reproject(s, store.crs, crs)) for s in shapes))
-        decided = annotations(store)
+        decided = decisions(store)
     if not any(buildings):
         raise TrainingFailed(f"The map of {db.name} shows no building on its reference images.")
     source = MapSource(tuple(i.path for i in found), tuple(buildings))
     return AnnotatedSource(source, tuple(decided)) if decided else source
 
 
-def annotations(store: Store) -> list[Annotation]:
+def decisions(store: Store) -> list[Annotation]:
     """The alerts that people accepted or rejected and whose two images the store still has, with
     the buildings before and after."""
     known = {image.item: image for image in images(store)}

@@ -19,7 +19,7 @@ from rasterio.features import rasterize
 from detectors.map_source import exposed_again, in_held_out, readable
 from detectors.raster import Raster, grid_of, open_dataset
 from detectors.training import Example
-from detectors.types import BoolArray, ByteArray, Grid, Window
+from detectors.types import ByteArray, Grid, Window
 
 SHARE: Final = 0.25
 """Of all examples at most so many show ground that people decided on: they are few, and a network
@@ -106,11 +106,11 @@ def example_of(one: Annotation, rng: np.random.Generator, *, size: int) -> Examp
         if valid.mean() < SEEN:
             return None
         images.append(readable(image))
-    masks = [_mask(grid, window, shapes) for shapes in (one.built_before, one.built_after)]
+    masks = [_mask(grid, window, shapes)[None] for shapes in (one.built_before, one.built_after)]
     turns, mirror = int(rng.integers(4)), bool(rng.random() < 0.5)
     before, after = (exposed_again(rng, _turned(i, turns, mirror)) for i in images)
-    was, now = (_turned(m[None], turns, mirror)[0] for m in masks)
-    return Example(before, after, np.asarray(was, bool), np.asarray(now, bool))
+    was, now = (_turned(m, turns, mirror)[0] > 0 for m in masks)
+    return Example(before, after, was, now)
 
 
 def _window(
@@ -128,13 +128,14 @@ def _window(
     return Window(top, left, size, size)
 
 
-def _mask(grid: Grid, window: Window, shapes: tuple[bytes, ...]) -> BoolArray:
+def _mask(grid: Grid, window: Window, shapes: tuple[bytes, ...]) -> ByteArray:
+    """1 where some shapes lie."""
     size = (window.height, window.width)
     if not shapes:
-        return np.zeros(size, bool)
+        return np.zeros(size, np.uint8)
     drawn = shapely.from_wkb(list(shapes))
     transform = grid.transform_of(window)
-    return np.asarray(rasterize(drawn, size, transform=transform, dtype="uint8") > 0, bool)
+    return np.asarray(rasterize(drawn, size, transform=transform, dtype="uint8"), np.uint8)
 
 
 def _turned(image: ByteArray, turns: int, mirror: bool) -> ByteArray:

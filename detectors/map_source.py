@@ -128,7 +128,7 @@ def readable(image: FloatArray) -> ByteArray:
     """The first three bands of a window as bytes; one band three times."""
     rgb = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
     top = 255.0 if rgb.max() <= 255 else float(np.quantile(rgb, 0.995))
-    return np.clip(rgb * (255.0 / max(top, 1.0)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb * (255.0 / max(top, 1.0)), 0, 255), np.uint8)
 
 
 def _serves(grid: Grid, window: Window, *, held_out: bool) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import shapely
 from shapely.geometry import box
 
-from daemon.train import annotations, source_of
+from daemon.train import decisions, source_of
 from detectors.annotated import SHARE, AnnotatedSource, Annotation, example_of
 from detectors.map_source import in_held_out
 from schemas.alert import FalseAlarm
@@ -64,10 +64,10 @@ def store(tmp_path, images):
 
 def test_decisions_are_read_labelled_and_placed(store, images):
     first, second = sorted(alerts_now(store), key=lambda r: r.geometry.centroid.x)
-    assert annotations(store) == []  # nobody decided yet
+    assert decisions(store) == []  # nobody decided yet
     accept_alert(store, first.id)
     reject_alert(store, second.id, reason="tent", cause=FalseAlarm.TEMPORARY)
-    yes, no = sorted(annotations(store), key=lambda a: shapely.from_wkb(a.ground).centroid.x)
+    yes, no = sorted(decisions(store), key=lambda a: shapely.from_wkb(a.ground).centroid.x)
     assert (yes.before, yes.after) == images
     for one, record, changed in ((yes, first, True), (no, second, False)):
         house = shapely.from_wkb(one.ground)
