@@ -119,7 +119,7 @@ def test_an_acquisition_waits_for_an_earlier_one_of_its_ground(world, tmp_path):
 
 
 def corrected(world, number):
-    """A person says that what an acquisition shows new is a pond."""
+    """A person says that most of what an acquisition shows is a building."""
     item = json.loads(world.events[number])["data"]
     ground = shape(item["geometry"]).buffer(-0.0001)
     submission = Submission(
@@ -128,7 +128,7 @@ def corrected(world, number):
             {
                 "type": "Feature",
                 "geometry": mapping(ground),
-                "properties": {"code_cs": "CS1.2.2", "code_us": "US6.3"},
+                "properties": {"code_cs": "CS1.1.1.1", "code_us": "US5"},
             }
         ],
         observed="2024-07-01T12:00:00Z",
