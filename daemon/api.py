@@ -8,6 +8,7 @@ from daemon import (
     api_alerts,
     api_backup,
     api_chips,
+    api_corrections,
     api_exports,
     api_feeds,
     api_subscriptions,
@@ -21,6 +22,7 @@ router = APIRouter()
 for part in (
     *(api_subscriptions, api_unsubscribe, api_alerts, api_chips, api_feeds, api_backup),
     api_exports,
+    api_corrections,
     *(ogc, ogc_project, stac),
 ):
     router.include_router(part.router)

@@ -1,4 +1,4 @@
-"""HTTP: alerts to read, most important first, and to reject."""
+"""HTTP: alerts to read, most important first, and to decide on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
+from daemon.api_corrections import deliver
 from daemon.config import Scope
+from daemon.limits import refuse_alert
 from daemon.problems import problems
 from daemon.served import Behind, Departement, Page, PageNumber, page_of
-from daemon.tokens import needs
-from schemas.alert import Alert, AlertKind, AlertState
+from daemon.submit import restoring
+from daemon.tokens import Caller, needs
+from schemas.alert import Alert, AlertKind, AlertState, FalseAlarm
 from updater.alert_rows import message
 from updater.alert_search import Asked
 from updater.alert_search import page as page_in
+from updater.errors import Settled
 from updater.reads import Bounds
-from updater.review import alert_history, find_alert, reject_alert
+from updater.review import accept_alert, alert_history, find_alert, reject_alert
 
 PAGE = 100
 """Alerts on a page: some 200 kB."""
 READ = Depends(needs(Scope.READ))
-REVIEW = Depends(needs(Scope.REVIEW))
+Reviewer = Annotated[Caller, Depends(needs(Scope.REVIEW))]
 OPEN: dict[str, Any] = {"security": [{}]}
 """For OpenAPI: a token may be sent, and need not be."""
 router = APIRouter(tags=["alerts"])
@@ -57,6 +61,10 @@ class Rejection(BaseModel):
     """Why an alert is none."""
 
     reason: str = Field(min_length=1, max_length=500, description="What is really there.")
+    cause: FalseAlarm | None = Field(default=None, description="What misled the detector.")
+    restore: bool = Field(
+        default=False, description="Put the ground back as it was before the alert, by an event."
+    )
 
 
 @router.get(
@@ -122,15 +130,36 @@ def alert(behind: Behind, alert: str) -> AlertStory:
 
 
 @router.post(
-    "/alerts/{alert}/reject",
-    dependencies=[REVIEW],
-    responses=problems(400, 401, 403, 404, 413, 422, 429),
+    "/alerts/{alert}/accept",
+    responses=problems(400, 401, 403, 404, 409, 413, 422, 429),
 )
-def reject(behind: Behind, alert: str, rejection: Rejection) -> Alert:
+def accept(behind: Behind, caller: Reviewer, alert: str) -> Alert:
+    """Say that an alert is right, in the name of the token: it is confirmed. A second time changes
+    nothing."""
+    store, known = behind.holding(lambda store: find_alert(store, alert))
+    refuse_alert(store, caller, known)
+    try:
+        record = accept_alert(store, alert, by=caller.name)
+    except Settled as error:
+        raise HTTPException(409, str(error)) from None
+    return message(record, departement=store.territory, crs=store.crs)
+
+
+@router.post(
+    "/alerts/{alert}/reject",
+    responses=problems(400, 401, 403, 404, 413, 422, 429, 503),
+)
+def reject(behind: Behind, caller: Reviewer, alert: str, rejection: Rejection) -> Alert:
     """Reject an alert and tell everyone; the same ground never raises it again. A second time
-    changes nothing."""
-    store, _ = behind.holding(lambda store: find_alert(store, alert))
-    record = reject_alert(store, alert, reason=rejection.reason)
+    changes nothing but a cause that was not given. With ``restore`` a correction is sent in first
+    that puts the ground back."""
+    store, known = behind.holding(lambda store: find_alert(store, alert))
+    refuse_alert(store, caller, known)
+    if rejection.restore:
+        deliver(behind, caller, restoring(known, rejection.reason, store.territory))
+    record = reject_alert(
+        store, alert, reason=rejection.reason, cause=rejection.cause, by=caller.name
+    )
     return message(record, departement=store.territory, crs=store.crs)
 
 

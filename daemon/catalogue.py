@@ -16,6 +16,7 @@ from daemon.families import (
     CHANNELS,
     CHECKPOINT_BUCKETS,
     CONFIDENCE_BUCKETS,
+    CORRECTION_OUTCOMES,
     DEAD_LETTER_REASONS,
     DETECTORS,
     EXPORT_BUCKETS,
@@ -310,6 +311,13 @@ CATALOGUE: Final[dict[str, Family]] = {
     "export_bytes": gauge("millesimed_export_bytes", "bytes", "Files of exports that are kept."),
     "export_written": counter(
         "millesimed_export_written_bytes_total", "bytes", "Files of exports written."
+    ),
+    # corrections
+    "corrections": counter(
+        "millesimed_corrections_total",
+        "polygons",
+        "Polygons people drew, by what came of them: applied, or why not.",
+        {"outcome": CORRECTION_OUTCOMES},
     ),
     # the detector
     "scenes": counter(

@@ -12,6 +12,7 @@ from daemon import (
     __version__,
     commands_acquire,
     commands_bench,
+    commands_corrections,
     commands_data,
     commands_doctor,
     commands_export,
@@ -48,6 +49,7 @@ commands_history.add_to(app)
 commands_publish.add_to(app)
 commands_recovery.add_to(app)
 commands_data.add_to(app)
+commands_corrections.add_to(app, commands_data.alerts)
 commands_acquire.add_to(app)
 commands_subscriptions.add_to(app)
 commands_token.add_to(app)

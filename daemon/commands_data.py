@@ -25,7 +25,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(schemas)
     alerts.command("list")(alerts_list)
     alerts.command("show")(alerts_show)
-    alerts.command("reject")(alerts_reject)
     dead_letters.command("list")(dead_letters_list)
     dead_letters.command("show")(dead_letters_show)
     dead_letters.command("retry")(dead_letters_retry)
@@ -92,28 +91,6 @@ def _write_picture(path: Path, body: bytes) -> None:
         raise UsageError(
             f"The picture cannot be written to {path} ({error.strerror}); choose another file."
         ) from None
-
-
-def alerts_reject(
-    alert: Annotated[str, typer.Argument(help="Id of the alert.")],
-    reason: Annotated[str, typer.Option(help="Why: what is really there.")],
-    db: Db = None,
-    json_: Json = False,
-) -> None:
-    """Reject an alert; the same ground never raises it again.
-
-    Example: millesimed alerts reject AL0123456789ABCDEF0123 --reason "temporary tent"
-    """
-    from updater.review import reject_alert
-    from updater.store import Store
-
-    with Store.open(store_path(db)) as store:
-        record = reject_alert(store, alert, reason=reason)
-    figures = {"id": record.id, "state": record.state.value, "sequence": record.sequence}
-    if json_:
-        emit(figures)
-    else:
-        show_figures("Rejected", figures)
 
 
 def dead_letters_list(

@@ -22,6 +22,10 @@ def token(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="What it allows; may be repeated.")
     ] = None,
+    territory: Annotated[
+        list[str] | None,
+        typer.Option(help="Code of a territory it may correct; may be repeated; else all."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """A fresh token for the HTTP API, shown once, and the lines to paste into millesimed.toml.
@@ -31,7 +35,7 @@ def token(
     from daemon.tokens import digest, made
 
     scopes = scope or [Scope.SUBSCRIBE]
-    fresh, lines = made(name, scopes)
+    fresh, lines = made(name, scopes, territory or [])
     if json_:
         scopes_ = [s.value for s in scopes]
         emit({"name": name, "token": fresh, "sha256": digest(fresh), "scopes": scopes_})

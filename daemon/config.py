@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -93,6 +94,10 @@ class TokenSettings(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the token, hexadecimal.")
     scopes: list[Scope] = Field(min_length=1, description="What it allows.")
+    territories: list[str] = Field(
+        default_factory=list,
+        description="Codes of territories it may correct and decide on; none allows every one.",
+    )
 
 
 class HttpSettings(BaseModel):
@@ -316,23 +321,23 @@ def _read(path: Path) -> dict[str, Any]:
     folder = path.parent
     if isinstance(values.get("db"), str):
         values["db"] = [values["db"]]
-    tables = values.get("acquire")
-    tables = [t for t in tables if isinstance(t, dict)] if isinstance(tables, list) else []
-    for key in ("inbox", "outbox", "weights", "backup_folder", "acquire_folder", "exchange"):
-        if key in values:
-            values[key] = folder / str(values[key])
-    exports = values.get("exports")
-    if isinstance(exports, dict) and "folder" in exports:
-        exports["folder"] = folder / str(exports["folder"])
-    for key in ("folder", "area"):
-        for table in tables:
-            if key in table:
-                table[key] = folder / str(table[key])
-    publication = values.get("publication")
-    for key in ("folder", "token_file"):
-        if isinstance(publication, dict) and key in publication:
-            publication[key] = folder / str(publication[key])
+    _place(
+        values,
+        ("inbox", "outbox", "weights", "backup_folder", "acquire_folder", "exchange"),
+        folder,
+    )
+    _place(values.get("exports"), ("folder",), folder)
+    _place(values.get("publication"), ("folder", "token_file"), folder)
+    sources = values.get("acquire")
+    for source in sources if isinstance(sources, list) else []:
+        _place(source, ("folder", "area"), folder)
     for key in ("db", "asset_roots"):
         if isinstance(values.get(key), list):
             values[key] = [folder / str(path) for path in values[key]]
     return values
+
+
+def _place(table: object, keys: Sequence[str], folder: Path) -> None:
+    """Paths of a table are as seen from the file's own folder."""
+    if isinstance(table, dict):
+        table |= {key: folder / str(table[key]) for key in keys if key in table}

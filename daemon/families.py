@@ -33,6 +33,7 @@ ACQUIRE_KINDS: Final = ("stac", "copernicus", "geoplateforme", "folder", "s3")
 KINDS: Final = tuple(kind.value for kind in AlertKind)
 STATES: Final = tuple(state.value for state in AlertState)
 DEAD_LETTER_REASONS: Final = (
+    "alert-missing",
     "asset-changed",
     "asset-missing",
     "asset-refused",
@@ -64,12 +65,23 @@ IGNORED_REASONS: Final = (
     "below-minimum-unit",
     "below-minimum-width",
     "class-unknown",
+    "corrected",
     "no-new-cover",
+    "older-than-the-map",
     "outside-the-map",
     "probability",
     "topology",
 )
 
+CORRECTION_OUTCOMES: Final = (
+    "applied",
+    "below-minimum-unit",
+    "below-minimum-width",
+    "no-new-cover",
+    "older-than-the-map",
+    "outside-the-map",
+    "topology",
+)
 STAGE_BUCKETS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 30, 120, 600, 3600)
 """Seconds: validating takes a millisecond, detecting a 5 km tile at 0.2 m minutes."""
 _DAY: Final = 86400

@@ -20,6 +20,7 @@ from daemon.config import HttpSettings, Scope
 from daemon.jobs import Exports
 from daemon.metrics import Metrics
 from daemon.served import Served
+from daemon.submit import Intake
 from daemon.tokens import Gate, needs
 from schemas.errors import MillesimedError
 from updater.store import Store
@@ -62,15 +63,17 @@ def application(
     allowed: Sequence[Network] = (),
     backups: Backups | None = None,
     exports: Exports | None = None,
+    intake: Intake | None = None,
 ) -> FastAPI:
     """The HTTP application of a running service; ``allowed`` are networks that webhooks may call
-    though they are not public, ``backups`` and ``exports`` where requests for such go."""
+    though they are not public, ``backups`` and ``exports`` where requests for such go, ``intake``
+    where what people correct does."""
     settings = settings or HttpSettings()
     app = FastAPI(
         title="millesimed", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.state.gate = Gate(settings.tokens, public_read=settings.public_read)
-    app.state.served = Served(stores, settings.public_url, allowed, backups, exports)
+    app.state.served = Served(stores, settings.public_url, allowed, backups, exports, intake)
     problems.add_to(app)
 
     @app.get("/healthz", response_class=PlainTextResponse, responses=UNWELL)

@@ -88,6 +88,7 @@ class Metrics:
     export_seconds: Histogram
     export_bytes: Gauge
     export_written: Counter
+    corrections: Counter
     scenes: Counter
     flagged: Gauge
     flagged_drift: Gauge

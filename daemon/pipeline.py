@@ -1,4 +1,5 @@
-"""The way of one event: validate → locate → detect → plan → commit.
+"""The way of one event: validate → locate → detect → plan → commit; a correction, which has no
+pixels, is not detected.
 
 ``handle`` always ends in an outcome that is committed before it returns: the event has its effect,
 had it already, or is a dead letter. Only trouble with the store itself, or a request to stop,
@@ -14,6 +15,7 @@ from datetime import datetime
 import structlog
 
 from daemon.config import Settings
+from daemon.correcting import correct, stores_of_correction
 from daemon.journey import about, journey
 from daemon.judging import Judged, context_of, judged_sealed
 from daemon.locate import Located, locate, locate_alone, stores_of
@@ -25,7 +27,7 @@ from daemon.suspects import judged_warily
 from daemon.tally import Tally
 from detectors.types import Progress
 from schemas.dead_letter import Origin
-from schemas.envelope import AcquisitionEvent, parse_acquisition
+from schemas.envelope import AcquisitionEvent, CorrectionEvent, Event, parse_event
 from schemas.errors import EventTooLarge
 from schemas.policy import MAX_EVENT_BYTES, Sensor
 from updater import alerts, asked, commit, faults, reads
@@ -82,12 +84,13 @@ class Pipeline:
         return True
 
     def _carried(self, message: Message) -> Outcome:
-        event: AcquisitionEvent | None = None
+        event: Event | None = None
         try:
             with self._metrics.stage("validate"):
                 event = self._validate(message)
-            self._metrics.acquired("validate", event.item.acquired)
-            about(event_id=event.id, item=event.item.id)
+            if isinstance(event, AcquisitionEvent):
+                self._metrics.acquired("validate", event.item.acquired)
+            about(event_id=event.id, item=event.subject)
             return self._apply(event, message)
         except Exception as error:  # noqa: BLE001 - whatever it is, it has a name
             reason, text = failure(error)
@@ -98,15 +101,15 @@ class Pipeline:
         self._metrics.events.labels(outcome.value).inc()
         about(outcome=outcome.value)
 
-    def _validate(self, message: Message) -> AcquisitionEvent:
+    def _validate(self, message: Message) -> Event:
         if message.value is None:
             raise EventTooLarge(
                 f"The event has {message.size} bytes, more than the {MAX_EVENT_BYTES} allowed; "
                 "send the image by reference, not inside the event."
             )
-        return parse_acquisition(message.value, dict(message.headers))
+        return parse_event(message.value, dict(message.headers))
 
-    def _apply(self, event: AcquisitionEvent, message: Message) -> Outcome:
+    def _apply(self, event: Event, message: Message) -> Outcome:
         with self._metrics.stage("locate"):
             stores = self._stores_of(event, message)
         fresh = [store for store in stores if not reads.seen(store, event.key)]
@@ -118,11 +121,15 @@ class Pipeline:
             self._apply_to(store, event, replace(message, again=True))
         return self._apply_to(fresh[-1], event, message)
 
-    def _stores_of(self, event: AcquisitionEvent, message: Message) -> list[Store]:
+    def _stores_of(self, event: Event, message: Message) -> list[Store]:
+        if isinstance(event, CorrectionEvent):
+            return stores_of_correction(event, self._stores)
         return stores_of(event.item, self._stores)
 
-    def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> Outcome:
+    def _apply_to(self, store: Store, event: Event, message: Message) -> Outcome:
         about(store=store.territory)
+        if isinstance(event, CorrectionEvent):
+            return self._correct(store, event, message)
         acquired = event.item.acquired
         stage = self._metrics.stage
         with stage("locate", acquired=acquired):
@@ -135,6 +142,25 @@ class Pipeline:
             about(detector=judged.detector)
         faults.reached("after-detect")
         self._commit(store, event, located, judged, message)
+        return Outcome.PROCESSED
+
+    def _correct(self, store: Store, event: CorrectionEvent, message: Message) -> Outcome:
+        """Redraw what a person drew."""
+        with self._metrics.stage("plan"):
+            effect = correct(store, event, place_of(message))
+        self._check_stop()
+        self._tally.expect(effect, message)
+        with self._metrics.stage("commit"):
+            commit.commit(store, effect)
+        self._tally.corrected(effect)
+        log.info(
+            "corrections_applied",
+            author=event.correction.author,
+            source=event.correction.source,
+            drawn=len(effect.corrections),
+            changed=len(effect.patch.pieces),
+            ignored=effect.patch.ignored,
+        )
         return Outcome.PROCESSED
 
     def _commit(
@@ -174,8 +200,10 @@ class Pipeline:
         context = context_of(store, event.item, located)
         return judged_warily(mark, event.key, context, self._settings, self._tick)
 
-    def _has_history(self, event: AcquisitionEvent) -> bool:
+    def _has_history(self, event: Event) -> bool:
         """True for what is judged against a time series instead of one earlier image."""
+        if isinstance(event, CorrectionEvent):
+            return False
         sensor = event.item.properties.sensor
         return sensor is Sensor.SENTINEL_2 and self._settings.sentinel2 == "series"
 
@@ -207,7 +235,7 @@ class Pipeline:
         )
 
     def _dead_letter(
-        self, message: Message, event: AcquisitionEvent | None, reason: str, text: str
+        self, message: Message, event: Event | None, reason: str, text: str
     ) -> Outcome:
         name = event.id if event else None
         letter = dead_letter(message, name, reason=reason, text=text, received=self._now())

@@ -16,7 +16,7 @@ from detectors.types import Region
 from schemas.dead_letter import Origin
 from schemas.envelope import AcquisitionEvent
 from schemas.policy import SENSOR_POLICY
-from updater import alerts, commit, planner, reads, topology
+from updater import alerts, commit, corrections, planner, protection, reads, topology
 from updater.alerts import Look, Step
 from updater.store import Store
 from updater.territories import places_of
@@ -40,7 +40,8 @@ def effect_of(
         detector=judged.detector,
         gsd=item.properties.gsd,
     )
-    patch = (_drawn if rules.policy.patches else _warned)(store, judged.regions, rules)
+    rules = _heeding(store, judged.regions, item.id, rules)
+    patch = (drawn if rules.policy.patches else _warned)(store, judged.regions, rules)
     return commit.Effect(
         event=event,
         rules=rules,
@@ -60,8 +61,28 @@ def effect_of(
     )
 
 
-def _drawn(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
-    """The patch of one image that may draw, its invariants asserted."""
+def _heeding(store: Store, regions: Sequence[Region], item: str, rules: Rules) -> Rules:
+    """The rules with the ground that people corrected and what other images said of it."""
+    if not regions:
+        return rules
+    west, south, east, north = shapely.total_bounds([r.geometry for r in regions]).tolist()
+    found = corrections.corrected_in(store, (west, south, east, north))
+    if not found:
+        return rules
+    bounds = [c.geometry.bounds for c in found]
+    window = shapely.total_bounds(shapely.box(*zip(*bounds, strict=True))).tolist()
+    around = (window[0], window[1], window[2], window[3])
+    known = reads.alerts_in(store, around)
+    return replace(
+        rules,
+        corrected=protection.standing(found, reads.current_in(store, around)),
+        seen=tuple(protection.seen_before(known, item)),
+    )
+
+
+def drawn(store: Store, regions: Sequence[Region], rules: Rules) -> Patch:
+    """The patch of one image, or of one batch of corrections, that may draw; its invariants
+    asserted."""
     grounds = [region.geometry for region in regions]
     polygons = reads.neighbourhood(store, grounds)
     patch = planner.plan(polygons, regions, replace(rules, zone_construite=_zone(store, grounds)))

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Final
 
 from cloudevents.core.bindings.kafka import KafkaMessage
+from pydantic import BaseModel
 
 from daemon.announce import drop, produce
 from daemon.config import KafkaSettings
 from schemas.dead_letter import DeadLetter
 from schemas.envelope import (
     ACQUISITION_TYPE,
-    AcquisitionEvent,
+    CORRECTION_TYPE,
+    CorrectionEvent,
+    Event,
     cloud_event,
-    parse_acquisition,
+    parse_event,
     to_structured,
 )
 from schemas.errors import MillesimedError, UsageError
@@ -72,12 +75,13 @@ def back_to_inbox(letter: DeadLetter, inbox: Path) -> Path:
     """
     payload, event = _event(letter)
     if letter.headers:
+        drawn = isinstance(event, CorrectionEvent)
         payload = to_structured(
             cloud_event(
-                type_=ACQUISITION_TYPE,
+                type_=CORRECTION_TYPE if drawn else ACQUISITION_TYPE,
                 id_=event.id,
                 source=event.source,
-                data=event.item.model_dump(mode="json", by_alias=True),
+                data=_data(event).model_dump(mode="json", by_alias=True),
                 time=event.time or letter.received,
                 key=letter.id,
             )
@@ -98,11 +102,15 @@ def back_to_topic(letter: DeadLetter, settings: KafkaSettings) -> str:
     return produce(KafkaMessage(headers=headers, key=letter.id, value=payload), settings)
 
 
-def _event(letter: DeadLetter) -> tuple[bytes, AcquisitionEvent]:
+def _event(letter: DeadLetter) -> tuple[bytes, Event]:
     if letter.truncated:
         raise UsageError(
             f"The event of {letter.id} is too large to be kept whole; announce the image again."
         )
     payload = base64.b64decode(letter.payload_base64)
     headers = {name: value.encode() for name, value in letter.headers.items()}
-    return payload, parse_acquisition(payload, headers)
+    return payload, parse_event(payload, headers)
+
+
+def _data(event: Event) -> BaseModel:
+    return event.correction if isinstance(event, CorrectionEvent) else event.item

@@ -26,6 +26,7 @@ from daemon.outcomes import Outcome
 from daemon.relay import relay_once
 from daemon.service import FRESHNESS_SECONDS, POLL_SECONDS, Handler, Service, offer_again
 from daemon.sources import KafkaSource, Message, Place, Source
+from daemon.submit import Intake
 from daemon.update import Updating
 from schemas.errors import UsageError
 from updater.errors import StoreLocked
@@ -97,6 +98,9 @@ class UpdateService(Service):
             # the locks say who reads: the successor has the partitions at once
             own={"group.instance.id": group},
         )
+
+    def _intake(self) -> Intake:
+        return Intake.of(self.settings, always_kafka=True)
 
     def _next(self, source: Source, pipeline: Handler) -> Message | None:
         if isinstance(source, KafkaSource) and isinstance(pipeline, Updating):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from daemon.addresses import Network
 from daemon.backups import Backups
 from daemon.jobs import Exports
+from daemon.submit import Intake
 from updater.errors import NotFound
 from updater.store import Store
 
@@ -29,6 +30,8 @@ class Served:
     """Networks that webhooks may call though they are not public."""
     backups: Backups | None = None
     exports: Exports | None = None
+    intake: Intake | None = None
+    """Where events go that come in over HTTP."""
 
     def store_of(self, departement: str) -> Store:
         """The store of a département.

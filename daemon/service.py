@@ -29,6 +29,7 @@ from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
 from daemon.sources import InboxSource, KafkaSource, Message, Source
+from daemon.submit import Intake
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.supervisor import Supervisor
 from daemon.watch import Watch
@@ -156,9 +157,8 @@ class Service:
                 exports = self._exports(stores)
                 stack.callback(exports.stop)
                 exports.start()
-                app = application(
-                    self, stores, self.settings.http, networks, self._backups, exports
-                )
+                http, intake = self.settings.http, self._intake()
+                app = application(self, stores, http, networks, self._backups, exports, intake)
                 server = HttpServer(app, self.settings.http)
                 server.start()
                 stack.callback(server.stop)
@@ -244,6 +244,10 @@ class Service:
                 count=self._kafka_error,
             )
         return InboxSource(self.settings.inbox_folder())
+
+    def _intake(self) -> Intake:
+        """Where what comes in over HTTP goes: where the source reads."""
+        return Intake.of(self.settings)
 
     def channels(self) -> list[Channel]:
         """Everywhere messages go, by the settings."""

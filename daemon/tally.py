@@ -45,6 +45,14 @@ class Tally:
         metrics.shown(store.territory, acquired)
         metrics.acquisition_to_patch.observe(max(0.0, (store.clock() - acquired).total_seconds()))
 
+    def corrected(self, effect: Effect) -> None:
+        """Count a committed batch of corrections: no scene, no evolution."""
+        for row in effect.corrections:
+            self._metrics.corrections.labels(row.outcome).inc()
+        self._metrics.patched_polygons.inc(len(effect.patch.created))
+        for record in (step.after for step in effect.alerts if step.told):
+            self._metrics.alerts.labels(record.kind.value, record.state.value).inc()
+
     def _scene(self, judged: Judged) -> None:
         metrics, detector = self._metrics, judged.detector.partition("/")[0]
         metrics.scenes.labels(detector).inc()

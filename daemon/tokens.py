@@ -90,10 +90,12 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the name of the token, none without one, and whether it is an admin's."""
+    """Who calls: the name of the token, none without one, whether it is an admin's, and the
+    territories it may correct (none: everywhere)."""
 
     name: str | None
     is_admin: bool = False
+    territories: tuple[str, ...] = ()
 
     def may_see(self, owner: str | None) -> bool:
         """True for what was made with the caller's own token, and for an admin."""
@@ -156,7 +158,10 @@ class Gate:
 
     def caller(self, name: str | None) -> Caller:
         """Whoever has the token of that name."""
-        return Caller(name, name is not None and Scope.ADMIN in self.tokens[name].scopes)
+        if name is None:
+            return Caller(None)
+        known = self.tokens[name]
+        return Caller(name, Scope.ADMIN in known.scopes, tuple(known.territories))
 
     def name_of(self, token: str | None) -> str | None:
         """The name of a token; every configured one is compared, whichever it is."""
@@ -216,8 +221,9 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def made(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
-    """A fresh token, and the lines of configuration that make the service know it.
+def made(name: str, scopes: Sequence[Scope], territories: Sequence[str] = ()) -> tuple[str, str]:
+    """A fresh token, and the lines of configuration that make the service know it; ``territories``
+    bind it.
 
     Raises:
         UsageError: the name is no bare key of TOML.
@@ -226,4 +232,6 @@ def made(name: str, scopes: Sequence[Scope]) -> tuple[str, str]:
         raise UsageError("A token's name has up to 64 letters, digits, - and _; choose another.")
     token = TOKEN_PREFIX + randomness.token_urlsafe(32)
     listed = json.dumps([scope.value for scope in dict.fromkeys(scopes)])
-    return token, f'[http.tokens.{name}]\nsha256 = "{digest(token)}"\nscopes = {listed}\n'
+    bound = f"territories = {json.dumps(list(territories))}\n" if territories else ""
+    lines = f'[http.tokens.{name}]\nsha256 = "{digest(token)}"\nscopes = {listed}\n{bound}'
+    return token, lines

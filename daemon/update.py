@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
+import shapely
 import structlog
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from daemon.config import KafkaSettings, Settings
+from daemon.correcting import footprint_of_batch
 from daemon.exchange import ClaimMissing, Exchange
 from daemon.freight import DamagedFreight, context_bytes, context_from, judged_from
 from daemon.journey import about, part
 from daemon.judging import context_of
-from daemon.locate import compared, footprint_of, placed, stores_of
+from daemon.locate import compared, footprint_of, placed
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome, PassedBy, failure
 from daemon.pipeline import Pipeline, again, place_of
@@ -35,13 +38,20 @@ from daemon.sources import Message
 from daemon.update_rules import departement_of, must_wait, waited_for
 from detectors.types import Progress
 from schemas.dead_letter import Origin
-from schemas.envelope import AcquisitionEvent, parse_acquisition, parse_judgement
+from schemas.envelope import (
+    AcquisitionEvent,
+    CorrectionEvent,
+    Event,
+    parse_acquisition,
+    parse_event,
+    parse_judgement,
+)
 from schemas.errors import MillesimedError
 from schemas.policy import CAMPAIGN_DAYS, CONTEXT_M
 from schemas.task import CONTEXT_MISSING, Judgement, Task, task_id
 from updater import asked, commit, reads
 from updater.asked import Arrival, Asked
-from updater.errors import OutsideMap
+from updater.errors import AlertMissing, OutsideMap
 from updater.store import Store
 
 log = structlog.get_logger()
@@ -160,14 +170,14 @@ class Updating(Pipeline):
             self._others, self._looked = self._exchange.served(), monotonic()
         return self._others
 
-    def _stores_of(self, event: AcquisitionEvent, message: Message) -> list[Store]:
+    def _stores_of(self, event: Event, message: Message) -> list[Store]:
         try:
-            return stores_of(event.item, self._stores)
-        except OutsideMap:
-            wanted = event.item.properties.departement or departement_of(message.key)
+            return super()._stores_of(event, message)
+        except (OutsideMap, AlertMissing):
+            wanted = _departement(event) or departement_of(message.key)
             if wanted in self._own:
                 raise
-            ground, served = footprint_of(event.item), self._served()
+            ground, served = _world_of(event), self._served()
             elsewhere = (
                 wanted in served
                 if wanted is not None
@@ -178,7 +188,7 @@ class Updating(Pipeline):
             raise
 
     def _dead_letter(
-        self, message: Message, event: AcquisitionEvent | None, reason: str, text: str
+        self, message: Message, event: Event | None, reason: str, text: str
     ) -> Outcome:
         unread = event is None and departement_of(message.key) not in self._own
         if unread and not self._kafka.catch_all:
@@ -187,17 +197,17 @@ class Updating(Pipeline):
 
     # acquisitions
 
-    def _apply_to(self, store: Store, event: AcquisitionEvent, message: Message) -> Outcome:
+    def _apply_to(self, store: Store, event: Event, message: Message) -> Outcome:
         about(store=store.territory)
-        item, read = event.item, place_of(message)
+        read = place_of(message)
         arrival = Arrival(
             event=event.key,
             payload=message.value or b"",
             headers=message.headers,
             origin=message.origin,
             sent=message.sent,
-            acquired=item.acquired,
-            footprint=placed(store, item),
+            acquired=_when(event),
+            footprint=_where(store, event),
         )
         if asked.of_event(store, event.key):
             asked.note(store, arrival, None, read)
@@ -206,7 +216,7 @@ class Updating(Pipeline):
         if self._must_wait(store, arrival):
             asked.note(store, arrival, None, read)
             return Outcome.ASKED
-        if self._has_history(event):
+        if isinstance(event, CorrectionEvent) or self._has_history(event):
             return super()._apply_to(store, event, message)
         asked.note(store, arrival, self._task(store, event, attempt=1), read)
         return Outcome.ASKED
@@ -322,10 +332,10 @@ class Updating(Pipeline):
         """True where an arrival is done with at once, which others may have waited for."""
         if self._must_wait(store, row.arrival, before=row.seq):
             return False
-        event = parse_acquisition(row.arrival.payload, dict(row.arrival.headers))
-        if not self._has_history(event):
+        event = parse_event(row.arrival.payload, dict(row.arrival.headers))
+        if isinstance(event, AcquisitionEvent) and not self._has_history(event):
             return not self._give_out(store, row)
-        with part(event_id=event.id, item=event.item.id, store=store.territory):
+        with part(event_id=event.id, item=event.subject, store=store.territory):
             try:
                 self._ended(super()._apply_to(store, event, again(row)))
             except Exception as error:  # noqa: BLE001
@@ -344,8 +354,36 @@ class Updating(Pipeline):
             return False
         return True
 
-    def _refuse(self, store: Store, event: AcquisitionEvent, reason: str, text: str) -> None:
+    def _refuse(self, store: Store, event: Event, reason: str, text: str) -> None:
         """Every arrival of an event becomes a dead letter."""
         for row in asked.of_event(store, event.key):
             self._ended(self._dead_letter(again(row), event, reason, text))
             asked.forget(store, row.seq)
+
+
+def _departement(event: Event) -> str | None:
+    if isinstance(event, CorrectionEvent):
+        return event.correction.departement
+    return event.item.properties.departement
+
+
+def _when(event: Event) -> datetime:
+    """When the ground was seen."""
+    if isinstance(event, CorrectionEvent):
+        return event.correction.observed
+    return event.item.acquired
+
+
+def _where(store: Store, event: Event) -> BaseGeometry:
+    """The ground of an event in the store's CRS."""
+    if isinstance(event, CorrectionEvent):
+        return footprint_of_batch(store, event.correction)
+    return placed(store, event.item)
+
+
+def _world_of(event: Event) -> BaseGeometry:
+    """The ground of an event, EPSG:4326; empty for the bare answer to an alert."""
+    if isinstance(event, CorrectionEvent):
+        shapes = [shape(f.geometry.model_dump()) for f in event.correction.features]
+        return shapely.union_all([shapely.make_valid(one) for one in shapes])
+    return footprint_of(event.item)

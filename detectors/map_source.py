@@ -20,7 +20,7 @@ from rasterio.features import rasterize
 from detectors.painting import exposed
 from detectors.raster import Raster, grid_of, open_dataset
 from detectors.training import Example, TrainingFailed
-from detectors.types import BoolArray, ByteArray, Grid, Window
+from detectors.types import BoolArray, ByteArray, FloatArray, Grid, Window
 
 BLOCK_M: Final = 100.0
 """Side of a square of ground that is held out or not as a whole."""
@@ -58,9 +58,9 @@ class MapSource:
         """
         first, built = self._place(rng, size, held_out)
         if rng.random() < SAME_PLACE:
-            return Example(_again(rng, first), _again(rng, first), built, built)
+            return Example(exposed_again(rng, first), exposed_again(rng, first), built, built)
         second, other = self._place(rng, size, held_out)
-        return Example(_again(rng, first), _again(rng, second), built, other)
+        return Example(exposed_again(rng, first), exposed_again(rng, second), built, other)
 
     def _place(
         self, rng: np.random.Generator, size: int, held_out: bool
@@ -102,9 +102,7 @@ class _Ground:
     def read(self, path: Path, window: Window) -> tuple[ByteArray, BoolArray]:
         with Raster([path], self.grid) as raster:
             image, valid = raster.read(window)
-        rgb = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
-        top = 255.0 if rgb.max() <= 255 else float(np.quantile(rgb, 0.995))
-        return np.clip(rgb * (255.0 / max(top, 1.0)), 0, 255).astype(np.uint8), valid
+        return readable(image), valid
 
     def built(self, window: Window) -> BoolArray:
         transform = self.grid.transform_of(window)
@@ -126,16 +124,24 @@ def _ground(source: MapSource, number: int) -> _Ground:
     return _Ground(grid, shapes, shapely.STRtree(shapes))
 
 
+def readable(image: FloatArray) -> ByteArray:
+    """The first three bands of a window as bytes; one band three times."""
+    rgb = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
+    top = 255.0 if rgb.max() <= 255 else float(np.quantile(rgb, 0.995))
+    return np.asarray(np.clip(rgb * (255.0 / max(top, 1.0)), 0, 255), np.uint8)
+
+
 def _serves(grid: Grid, window: Window, *, held_out: bool) -> bool:
     """Held-out places lie in a held-out square by their middle; training ones touch none."""
     transform = grid.transform_of(window)
     if held_out:
-        return _in_held_out(*(transform @ (window.width / 2, window.height / 2)))
+        return in_held_out(*(transform @ (window.width / 2, window.height / 2)))
     corners = [(c, r) for c in (0, window.width) for r in (0, window.height)]
-    return not any(_in_held_out(*(transform @ corner)) for corner in corners)
+    return not any(in_held_out(*(transform @ corner)) for corner in corners)
 
 
-def _in_held_out(x: float, y: float) -> bool:
+def in_held_out(x: float, y: float) -> bool:
+    """True for a place of the ground that is kept for validation."""
     return (int(x // BLOCK_M) + 2 * int(y // BLOCK_M)) % HELD_OUT_EVERY == 0
 
 
@@ -150,6 +156,6 @@ def _turned(
     return np.ascontiguousarray(image), np.ascontiguousarray(built)
 
 
-def _again(rng: np.random.Generator, image: ByteArray) -> ByteArray:
+def exposed_again(rng: np.random.Generator, image: ByteArray) -> ByteArray:
     """The place as another campaign might have exposed it."""
     return np.asarray(exposed(rng, torch.as_tensor(image).float().numpy()), np.uint8)

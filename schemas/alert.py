@@ -50,6 +50,49 @@ class AlertKind(StrEnum):
     """Any other change of cover."""
 
 
+@unique
+class FalseAlarm(StrEnum):
+    """Why an alert was none: the closed list of the false-alarm table."""
+
+    SHADOW = "shadow"
+    """The shadow of a building, a tree, a slope."""
+    SEASON = "season"
+    """Crops, leaves, ploughed ground: the time of the year."""
+    CLOUD = "cloud"
+    """Cloud, haze, snow, smoke."""
+    MISREGISTRATION = "misregistration"
+    """The two images do not lie on each other, or a roof leans another way."""
+    TEMPORARY = "temporary"
+    """There and gone: a tent, a fair, stored goods."""
+    VEHICLES = "vehicles"
+    """Cars, trucks, boats."""
+    WATER_LEVEL = "water-level"
+    """Tide, flood, an emptied pond."""
+    MAP_WRONG = "map-wrong"
+    """The ground has not changed: the older map was wrong."""
+    OTHER = "other"
+    """None of these; the reason says what."""
+
+
+@unique
+class Verdict(StrEnum):
+    """What a person said of an alert."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Reviewed(BaseModel):
+    """What a person said of an alert, and who."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Verdict
+    by: str | None = Field(default=None, description="Who; unknown for reviews of older versions.")
+    cause: FalseAlarm | None = Field(default=None, description="Of a rejection, where given.")
+    at: AwareDatetime
+
+
 class Cover(BaseModel):
     """Cover, usage and legal status of a piece of ground at one date."""
 
@@ -90,6 +133,7 @@ class Alert(BaseModel):
     )
     state: AlertState
     reason: str | None = Field(default=None, description="Why it was rejected or superseded.")
+    review: Reviewed | None = Field(default=None, description="What a person said last.")
     superseded_by: str | None = Field(default=None, description="The alert that took over.")
     departement: Departement
     places: list[Place] = Field(

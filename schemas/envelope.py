@@ -21,12 +21,14 @@ from pydantic import BaseModel, ValidationError
 from schemas.acquisition import AcquisitionItem
 from schemas.alert import Alert
 from schemas.change import Change
+from schemas.correction import Correction
 from schemas.dead_letter import DeadLetter
 from schemas.errors import EventTooLarge, InvalidEvent, NotJson
 from schemas.policy import MAX_EVENT_BYTES
 from schemas.task import Judgement, Task
 
 ACQUISITION_TYPE: Final = "fr.millesimed.acquisition.v1"
+CORRECTION_TYPE: Final = "fr.millesimed.correction.v1"
 CHANGE_TYPE: Final = "fr.millesimed.change.v1"
 ALERT_TYPE: Final = "fr.millesimed.alert.v1"
 DEAD_LETTER_TYPE: Final = "fr.millesimed.dead-letter.v1"
@@ -42,13 +44,15 @@ TOPIC_JUDGEMENTS: Final = "millesimed.judgements"
 
 MODELS: Final[dict[str, tuple[str, type[BaseModel]]]] = {
     ACQUISITION_TYPE: (TOPIC_ACQUISITIONS, AcquisitionItem),
+    CORRECTION_TYPE: (TOPIC_ACQUISITIONS, Correction),
     CHANGE_TYPE: (TOPIC_CHANGES, Change),
     ALERT_TYPE: (TOPIC_ALERTS, Alert),
     DEAD_LETTER_TYPE: (TOPIC_DEAD_LETTERS, DeadLetter),
     TASK_TYPE: (TOPIC_TASKS, Task),
     JUDGEMENT_TYPE: (TOPIC_JUDGEMENTS, Judgement),
 }
-"""Topic and data model of every event type."""
+"""Topic and data model of every event type. Corrections come in where acquisitions do: one source,
+one order, one position."""
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -73,6 +77,62 @@ class AcquisitionEvent:
     def key(self) -> str:
         """What makes the event unique (CloudEvents: ``source`` + ``id``)."""
         return f"{self.source}#{self.id}"
+
+    @property
+    def subject(self) -> str:
+        """What the event is about: the Item."""
+        return self.item.id
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionEvent:
+    """A validated batch of corrections with its CloudEvents identity."""
+
+    id: str
+    source: str
+    time: datetime | None
+    correction: Correction
+
+    @property
+    def key(self) -> str:
+        """What makes the event unique (CloudEvents: ``source`` + ``id``)."""
+        return f"{self.source}#{self.id}"
+
+    @property
+    def subject(self) -> str:
+        """What the event is about: the batch itself."""
+        return self.id
+
+
+Event = AcquisitionEvent | CorrectionEvent
+"""What may have an effect on a map."""
+
+
+def parse_event(value: bytes | None, headers: dict[str, bytes]) -> Event:
+    """Read an acquisition or a batch of corrections from a message's bytes and headers.
+
+    Raises:
+        EventTooLarge, NotJson, InvalidEvent: as ``parse_acquisition``.
+    """
+    if value and len(value) <= MAX_EVENT_BYTES and _says_correction(value, headers):
+        attributes, correction = _read(value, headers, CORRECTION_TYPE, Correction)
+        time = attributes.get("time")
+        return CorrectionEvent(
+            id=str(attributes["id"]),
+            source=str(attributes["source"]),
+            time=time if isinstance(time, datetime) else None,
+            correction=correction,
+        )
+    return parse_acquisition(value, headers)
+
+
+def _says_correction(value: bytes, headers: dict[str, bytes]) -> bool:
+    """True where the type is that of a correction, whatever else is wrong."""
+    lower = {name.lower(): text for name, text in headers.items()}
+    if any(name.startswith("ce_") for name in lower):
+        return lower.get("ce_type") == CORRECTION_TYPE.encode()
+    document = _json(value) if CORRECTION_TYPE.encode() in value else None
+    return isinstance(document, dict) and document.get("type") == CORRECTION_TYPE
 
 
 def parse_acquisition(value: bytes | None, headers: dict[str, bytes]) -> AcquisitionEvent:

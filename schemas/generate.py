@@ -21,6 +21,7 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 _OPERATIONS: Final[dict[str, tuple[str, str]]] = {
     envelope.ACQUISITION_TYPE: ("receive", "An image of some ground at some time exists."),
+    envelope.CORRECTION_TYPE: ("receive", "A person, or a map of their own, says what is there."),
     envelope.CHANGE_TYPE: ("send", "What one acquisition did to the map."),
     envelope.ALERT_TYPE: ("send", "An alert entered a state."),
     envelope.DEAD_LETTER_TYPE: ("send", "An event could not have its effect."),

@@ -98,6 +98,36 @@ SENSOR_POLICY: Final[dict[Sensor, SensorPolicy]] = {
 }
 
 
+DRAWN_POLICY: Final = SensorPolicy(
+    patches=True,
+    max_gsd=1.0,
+    patch_probability=0.0,
+    alert_probability=0.0,
+    confirms_alone=1.0,
+    evidence_weight=1.0,
+    min_alert_area=200.0,
+    silence_days=CAMPAIGN_SILENCE_DAYS,
+)
+"""What a person drew: it patches, as a correction, and raises no alert of its own."""
+DRAWN_GSD_M: Final[float] = 0.2
+"""How fine a line drawn by a person is: over a BD ORTHO of 0.2 m. As with an image, three such
+pixels (0.6 m, the precision of the cadastre in towns) are the line's doubt, not a change."""
+CORRECTED_PROBABILITY: Final[float] = 0.95
+"""From here on one newer image may redraw ground that a person corrected: well above what patches
+elsewhere (0.5) and what confirms alone (0.85 to 0.9), because here somebody looked and said what
+is there, and a change of just that ground since is rarer than a detector's error. Below it a second
+newer image must agree."""
+
+MAX_CORRECTION_FEATURES: Final[int] = 1_000
+"""Polygons of one batch of corrections: it is one patch, planned in memory and in one transaction;
+a thousand is minutes of a commune's own map and below a megabyte."""
+MAX_CORRECTION_VERTICES: Final[int] = 20_000
+"""Vertices of one batch: at some 24 bytes each, half of ``MAX_EVENT_BYTES``."""
+TERRITORY_MARGIN_M: Final[float] = 1.0
+"""How far ground may reach over the limit of the territory a token is bound to: outlines of
+communes and of their own maps differ by some decimetres."""
+
+
 def evidence_class(sensor: Sensor) -> int:
     """How good a sensor's evidence is: 1 where it may only warn, 2 where it draws the map."""
     return 2 if SENSOR_POLICY[sensor].patches else 1

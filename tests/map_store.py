@@ -47,6 +47,7 @@ def patched(
     *,
     days: int = 0,
     kind: ChangeKind = ChangeKind.EVOLUTION,
+    reference: str | None = None,
 ) -> Patch:
     """One acquisition's regions through look-up, plan, invariants and commit, alerts included."""
     event = event_of(number, box(0.1, 43.1, 0.2, 43.2))
@@ -63,7 +64,9 @@ def patched(
     polygons = reads.neighbourhood(store, [region.geometry for region in regions])
     patch = planner.plan(polygons, regions, rules)
     assert_whole(polygons, patch)
-    look = alerts.Look(event.item.id, Sensor.PVA, rules.acquired, store.clock(), "test/1", None)
+    look = alerts.Look(
+        event.item.id, Sensor.PVA, rules.acquired, store.clock(), "test/1", reference
+    )
     raised = alerts.follow(reads.alerts_now(store), patch.sightings, look)
     origin = Origin(source="kafka", topic="t", partition=0, offset=number, path=None)
     commit.commit(store, commit.Effect(event, rules, patch, raised, None, origin))

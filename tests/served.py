@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from daemon.config import HttpSettings, Scope, TokenSettings
 from daemon.http import HttpServer, application
 from daemon.metrics import Metrics
+from daemon.submit import Intake
 from daemon.tokens import digest
 from updater.store import Store
 
@@ -53,9 +54,16 @@ def listening(app: FastAPI) -> Iterator[str]:
 
 
 @contextmanager
-def api(stores: list[Store], tokens: dict[str, TokenSettings], **settings: Any) -> Iterator[Api]:
+def api(
+    stores: list[Store],
+    tokens: dict[str, TokenSettings],
+    *,
+    intake: Intake | None = None,
+    **settings: Any,
+) -> Iterator[Api]:
     """A served API whose webhooks may call this machine."""
-    app = application(Running(), stores, HttpSettings(tokens=tokens, **settings), LOOPBACK)
+    http = HttpSettings(tokens=tokens, **settings)
+    app = application(Running(), stores, http, LOOPBACK, intake=intake)
     with listening(app) as url:
         yield Api(url, app.openapi())
 

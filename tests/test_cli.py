@@ -102,4 +102,4 @@ def test_errors_are_one_sentence_and_the_exit_code_says_whose(tmp_path, argument
 
 def test_schemas_are_written(tmp_path):
     done = millesimed("schemas", "--out", tmp_path / "s", "--json")
-    assert len(json.loads(done.stdout)["files"]) == 8
+    assert len(json.loads(done.stdout)["files"]) == 9

@@ -29,7 +29,7 @@ AT = datetime(2024, 6, 18, tzinfo=UTC)
 TYPES = {Kind.COUNTER: Counter, Kind.GAUGE: Gauge, Kind.HISTOGRAM: Histogram}
 WORDS = {"seconds": "seconds", "bytes": "bytes", "square metres": "square_meters"}
 NOT_OF_EVENTS = {"usage", "store", "store-locked", "import", "not-found", "training", "no-pairs"}
-NOT_OF_EVENTS |= {"detection", "export", "no-room"}
+NOT_OF_EVENTS |= {"detection", "export", "no-room", "settled"}
 """Reasons of errors that commands raise, that stop the service, or that are only derived from."""
 
 

@@ -191,3 +191,6 @@ def test_a_name_that_toml_would_not_take_is_wrong_use():
     assert len(token) > 40 and HttpSettings.model_validate(tomllib.loads(lines)["http"])
     with pytest.raises(ValueError):
         TokenSettings(sha256=token, scopes=["read"])
+    _, lines = made("b", [Scope.REVIEW], ["32013", "32012"])
+    bound = HttpSettings.model_validate(tomllib.loads(lines)["http"])
+    assert Gate(bound.tokens).caller("b").territories == ("32013", "32012")

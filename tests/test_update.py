@@ -7,7 +7,7 @@ import random
 import shutil
 
 import pytest
-from shapely.geometry import box
+from shapely.geometry import box, mapping, shape
 
 from daemon.announce import event_bytes, item_of, when
 from daemon.config import Settings
@@ -15,7 +15,9 @@ from daemon.exchange import Exchange
 from daemon.metrics import Metrics
 from daemon.outcomes import Outcome
 from daemon.pipeline import Pipeline
-from schemas.envelope import TASK_TYPE
+from daemon.submit import event_of
+from schemas.correction import Submission
+from schemas.envelope import TASK_TYPE, to_structured
 from schemas.policy import Sensor
 from schemas.task import CONTEXT_MISSING, Judgement
 from tests.faults.outcome import store_outcome
@@ -114,6 +116,52 @@ def test_an_acquisition_waits_for_an_earlier_one_of_its_ground(world, tmp_path):
     # it was compared with what the first brought, or this test shows nothing
     references = [json.loads(row[4])["reference"] for row in wanted[1]["alerts"]]
     assert len(set(references)) > 1
+
+
+def corrected(world, number):
+    """A person says that most of what an acquisition shows is a building."""
+    item = json.loads(world.events[number])["data"]
+    ground = shape(item["geometry"]).buffer(-0.0001)
+    submission = Submission(
+        type="FeatureCollection",
+        features=[
+            {
+                "type": "Feature",
+                "geometry": mapping(ground),
+                "properties": {"code_cs": "CS1.1.1.1", "code_us": "US5"},
+            }
+        ],
+        observed="2024-07-01T12:00:00Z",
+        source="OCS communale",
+        departement="D032",
+    )
+    return to_structured(event_of(submission, "auch"))
+
+
+def test_a_correction_waits_for_earlier_images_of_its_ground_and_later_ones_for_it(world, tmp_path):
+    bodies = [
+        world.events[0],
+        corrected(world, 0),
+        world.events[1],
+        later(world, tmp_path, 0, 2028),
+        corrected(world, 3),
+    ]
+    (tmp_path / "alone").mkdir()
+    wanted = by_one_process(tmp_path / "alone", world.store, bodies)
+    with Loop(tmp_path / "roles", world.store) as loop:
+        came = [loop.arrive(body) for body in bodies]
+        assert came == [*4 * [Outcome.ASKED], Outcome.PROCESSED]  # the last one's ground is free
+        first, second = loop.tasks()
+        loop.answer(loop.judge(second))
+        loop.reopen()
+        assert loop.update.counts[Outcome.PROCESSED] == 0
+        loop.answer(loop.judge(first))
+        assert loop.update.counts[Outcome.PROCESSED] == 3  # both images and the correction
+        loop.work_off()
+        assert loop.arrive(corrected(world, 3)) is Outcome.DUPLICATE
+        path = loop.paths[0]
+    assert drawn(path) == wanted
+    assert {row[6] for row in wanted[1]["corrections"]} == {"applied"}
 
 
 def test_a_worker_that_cannot_read_the_context_has_it_given_out_again_a_few_times(world, tmp_path):

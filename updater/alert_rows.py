@@ -11,7 +11,16 @@ from typing import Any
 import shapely
 from pydantic import BaseModel
 
-from schemas.alert import Alert, AlertKind, AlertState, Cover, Place
+from schemas.alert import (
+    Alert,
+    AlertKind,
+    AlertState,
+    Cover,
+    FalseAlarm,
+    Place,
+    Reviewed,
+    Verdict,
+)
 from schemas.legal import THRESHOLD_RULES, LegalStatus, legal_status, matrix_row
 from schemas.policy import LEGAL_WEIGHT, Sensor
 from updater.crs import to_geojson
@@ -56,9 +65,21 @@ def record_from_row(record: str, wkb: bytes) -> AlertRecord:
         values[name] = Side(**(side | {"status": LegalStatus(side["status"])}))
     review = values["review"]
     if review is not None:
-        values["review"] = Review(**(review | {"at": datetime.fromisoformat(review["at"])}))
+        values["review"] = _review(review)
     values["places"] = tuple(Place.model_validate(place) for place in values["places"])
     return AlertRecord(geometry=shapely.from_wkb(wkb), **values)
+
+
+def _review(values: dict[str, Any]) -> Review:
+    cause = values.get("cause")
+    return Review(
+        reason=values["reason"],
+        at=datetime.fromisoformat(values["at"]),
+        evidence_class=values["evidence_class"],
+        verdict=Verdict(values.get("verdict", Verdict.REJECTED)),
+        by=values.get("by"),
+        cause=FalseAlarm(cause) if cause else None,
+    )
 
 
 def _observation(values: dict[str, Any]) -> Observation:
@@ -128,6 +149,12 @@ def _cover(side: Side) -> Cover:
     )
 
 
+def _told_review(review: Review | None) -> Reviewed | None:
+    if review is None:
+        return None
+    return Reviewed(verdict=review.verdict, by=review.by, cause=review.cause, at=review.at)
+
+
 def message(record: AlertRecord, *, departement: str, crs: str) -> Alert:
     """The alert as subscribers read it."""
     return Alert(
@@ -137,6 +164,7 @@ def message(record: AlertRecord, *, departement: str, crs: str) -> Alert:
         kinds=list(record.kinds),
         state=record.state,
         reason=record.reason,
+        review=_told_review(record.review),
         superseded_by=record.superseded_by,
         departement=departement,
         places=list(record.places),

@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Ground
-from schemas.alert import AlertKind, AlertState
+from schemas.alert import AlertKind, AlertState, FalseAlarm, Verdict
 from schemas.policy import (
     ALERT_SAME_GROUND_SHARE,
     CAMPAIGN_DAYS,
@@ -33,7 +33,7 @@ from schemas.policy import (
     Sensor,
     evidence_class,
 )
-from updater.types import AlertRecord, Observation, Review, Says, Sighting
+from updater.types import AlertRecord, Observation, Review, Says, Side, Sighting, kinds_of
 
 _STRENGTH = (AlertState.FIRST, AlertState.PROVISIONAL, AlertState.CONFIRMED)
 """States of an alert that holds, by how sure it is."""
@@ -124,7 +124,8 @@ def standing(
 
     Looks count in the order the ground was seen. A run of looks that show the change grows until
     clean ones end it; after a rest, or after silence while it was unconfirmed, the next starts a
-    new run. What a person rejected stays so unless better evidence than they had shows it again.
+    new run. What a person rejected stays so unless better evidence than they had shows it again;
+    what a person accepted is confirmed until clean looks of later ground than they saw end it.
     """
     run: list[Observation] = []
     clean, state, reason, ended = 0, AlertState.FIRST, None, None
@@ -143,7 +144,9 @@ def standing(
                 state = AlertState.FINISHED if confirmed else AlertState.REJECTED
                 reason = f"seen {look.says.value.replace('-', ' ')} by {look.sensor.value}"
                 ended = look.acquired
-    if review is not None and _class(observations) <= review.evidence_class:
+    if review is not None and review.verdict is Verdict.ACCEPTED:
+        state, reason = _accepted(state, reason, ended, review)
+    elif review is not None and _class(observations) <= review.evidence_class:
         state, reason = AlertState.REJECTED, review.reason
     if superseded is not None:
         state, reason = AlertState.SUPERSEDED, superseded
@@ -160,6 +163,14 @@ def standing(
         sensors=tuple(o.sensor for o in run),
         reason=reason,
     )
+
+
+def _accepted(
+    state: AlertState, reason: str | None, ended: datetime | None, review: Review
+) -> tuple[AlertState, str | None]:
+    if ended is None or ended <= review.at:
+        return AlertState.CONFIRMED, None
+    return (AlertState.FINISHED if state is AlertState.REJECTED else state), reason
 
 
 def _stronger(a: AlertState, b: AlertState) -> AlertState:
@@ -321,10 +332,35 @@ def _with(record: AlertRecord, new: Observation, look: Look) -> AlertRecord:
     )
 
 
-def rejected(record: AlertRecord, *, reason: str, at: datetime) -> AlertRecord:
-    """The alert after a person said no, with the reason given."""
-    review = Review(reason, at, _class(record.observations))
-    return judged(replace(record, review=review, sequence=record.sequence + 1, known_at=at))
+def rejected(
+    record: AlertRecord,
+    *,
+    reason: str,
+    at: datetime,
+    by: str | None = None,
+    cause: FalseAlarm | None = None,
+) -> AlertRecord:
+    """The alert after a person said no, with the reason given, and the cause of the false alarm."""
+    review = Review(reason, at, _class(record.observations), Verdict.REJECTED, by, cause)
+    return _reviewed(record, review)
+
+
+def accepted(record: AlertRecord, *, at: datetime, by: str | None = None) -> AlertRecord:
+    """The alert after a person said yes."""
+    return _reviewed(record, Review("", at, _class(record.observations), Verdict.ACCEPTED, by))
+
+
+def redrawn(
+    record: AlertRecord, *, at: datetime, by: str, after: Side, geometry: BaseGeometry
+) -> AlertRecord:
+    """The alert after a person drew its ground anew: it is accepted, as drawn."""
+    named = replace(record, after=after, kinds=kinds_of(record.before, after), geometry=geometry)
+    return accepted(named, at=at, by=by)
+
+
+def _reviewed(record: AlertRecord, review: Review) -> AlertRecord:
+    later = replace(record, review=review, sequence=record.sequence + 1, known_at=review.at)
+    return judged(later)
 
 
 def superseded(

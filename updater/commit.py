@@ -26,29 +26,31 @@ from schemas.envelope import (
     TOPIC_ALERTS,
     TOPIC_CHANGES,
     TOPIC_DEAD_LETTERS,
-    AcquisitionEvent,
+    Event,
 )
 from updater import faults
 from updater.alert_rows import message, record_to_row
 from updater.alerts import Step
+from updater.corrections import CorrectionRow, write_corrections
 from updater.crs import to_geojson
 from updater.reads import ImageRecord
 from updater.store import Store
-from updater.types import AlertRecord, MapPolygon, Patch, Rules
+from updater.types import PERSON, AlertRecord, MapPolygon, Patch, Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Everything one acquisition does to one store; ``series``: the file that holds the history
-    of each block it was taken into."""
+    """Everything one event does to one store; ``series``: the file that holds the history of each
+    block an acquisition was taken into; ``corrections``: what a person drew."""
 
-    event: AcquisitionEvent
+    event: Event
     rules: Rules
     patch: Patch
     alerts: Sequence[Step]
     image: ImageRecord | None
     origin: Origin
     series: Mapping[str, str] = field(default_factory=dict)
+    corrections: Sequence[CorrectionRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def commit(store: Store, effect: Effect) -> None:
         for step in effect.alerts:
             write_alert(cursor, step.after, event=effect.event.key, now=now)
         _write_image(cursor, effect.image, now)
+        write_corrections(cursor, effect.corrections, event=effect.event.key, now=now)
         write_outbox(cursor, _messages(store, effect, now), now)
         event, rules = effect.event, effect.rules
         cursor.execute(
@@ -78,9 +81,9 @@ def commit(store: Store, effect: Effect) -> None:
             [
                 event.key,
                 event.id,
-                event.item.id,
+                event.subject,
                 rules.acquired,
-                rules.sensor.value,
+                rules.sensor.value if rules.sensor else PERSON,
                 rules.detector,
                 rules.kind.value,
                 len(effect.patch.pieces),
@@ -265,7 +268,7 @@ def add_image(store: Store, image: ImageRecord) -> None:
 
 
 def _messages(store: Store, effect: Effect, now: datetime) -> list[OutboxRow]:
-    key = f"{store.territory}/{effect.event.item.id}"
+    key = f"{store.territory}/{effect.event.subject}"
     rows = []
     if effect.patch.pieces:
         body = _change(store, effect, now).model_dump_json()

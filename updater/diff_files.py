@@ -193,6 +193,7 @@ def changelog_frame(
             "us_avant": [was.code_us if was else None for _, _, was, _ in rows],
             "cs_apres": [now.code_cs if now else None for _, _, _, now in rows],
             "us_apres": [now.code_us if now else None for _, _, _, now in rows],
+            "source": [p.source for _, _, was, now in rows if (p := now or was) is not None],
             "codes_changed": [moved.get(name, 0.0) for name, _, _, _ in rows],
         },
         geometry=[p.geometry for _, _, was, now in rows if (p := now or was) is not None],

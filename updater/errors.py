@@ -61,3 +61,15 @@ class NotFound(MillesimedError):
     """Nothing has that id."""
 
     reason = "not-found"
+
+
+class Settled(MillesimedError):
+    """The alert is not one to decide on any more."""
+
+    reason = "settled"
+
+
+class AlertMissing(MillesimedError):
+    """A correction answers an alert that no map of this service has."""
+
+    reason = "alert-missing"

@@ -15,6 +15,7 @@ from updater.diff import DiffPiece
 from updater.reads import end_of
 from updater.store import Store
 from updater.territories import Territory
+from updater.types import PERSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def delays(store: Store) -> list[Delay]:
     """Every acquisition that had its effect, the latest known first."""
     rows = store.execute(
         "SELECT item, sensor, strftime(acquired, '%Y-%m-%d'), "
-        "epoch(recorded - acquired) / 86400 FROM events ORDER BY recorded DESC, item"
+        "epoch(recorded - acquired) / 86400 FROM events WHERE sensor <> ? "
+        "ORDER BY recorded DESC, item",
+        [PERSON],
     ).fetchall()
     return [Delay(row[0], row[1], row[2], float(row[3])) for row in rows]

@@ -228,7 +228,32 @@ CREATE TABLE asked (
 offset its event was read at and goes in the transaction of its effect; ``task`` is null while it
 waits for an earlier one of the same ground, and in the rows of an event that came again."""
 
-MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4, V5)
+V6: Final = """
+CREATE TABLE corrections (
+    id VARCHAR PRIMARY KEY,
+    event VARCHAR NOT NULL,
+    number INTEGER NOT NULL,
+    kind VARCHAR NOT NULL,
+    code_cs VARCHAR NOT NULL,
+    code_us VARCHAR NOT NULL,
+    observed TIMESTAMPTZ NOT NULL,
+    author VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    comment VARCHAR,
+    alert VARCHAR,
+    outcome VARCHAR NOT NULL,
+    geom GEOMETRY NOT NULL,
+    west DOUBLE NOT NULL,
+    south DOUBLE NOT NULL,
+    east DOUBLE NOT NULL,
+    north DOUBLE NOT NULL,
+    recorded TIMESTAMPTZ NOT NULL
+);
+"""
+"""Ground that people drew, and what came of each piece: who says so, from what, as of when. Later
+images may not overwrite it without evidence."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (V1, V2, V3, V4, V5, V6)
 """Step n brings a store from schema n to n + 1."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -9,13 +9,16 @@ For each region, largest first:
 4. teach the ring of neighbours the new nodes, and assert the invariants of the coverage.
 
 A region that cannot be applied soundly is left out and counted; the patch of the others stands.
+Ground that a person corrected is left out where the image lacks evidence (``protection``). What a
+person draws (``Drawn``) goes the same way, but as drawn and under the usage given, and raises no
+alert.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -43,15 +46,28 @@ from schemas.policy import (
     minimum_width,
     new_usage,
 )
-from updater import topology
+from updater import protection, topology
 from updater.artificialisation import statuses
 from updater.errors import PatchRefused
 from updater.generalise import enlarged, narrower, opened, outline, polygons_of, to_grid, valid
-from updater.types import Link, MapPolygon, Patch, Piece, Rules, Side, Sighting, by_matrix, kinds_of
+from updater.types import (
+    Drawn,
+    Link,
+    MapPolygon,
+    Patch,
+    Piece,
+    Rules,
+    Side,
+    Sighting,
+    by_matrix,
+    kinds_of,
+)
 from updater.workspace import Entry, Evidence, Workspace
 
 SPILL_PIXELS = 3.0
 """An overlap narrower than this many pixels is the image's uncertainty, not a change."""
+Usage = Callable[[str | None], str]
+"""The usage of changed ground, from the usage it had."""
 MIN_PIECE_M2 = 1.0
 """Smaller pieces of a differential are grid noise."""
 
@@ -83,18 +99,29 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
     depend on the order of either sequence.
     """
     workspace = Workspace(sorted(polygons, key=lambda p: p.id))
+    corrected = protection.Ground(rules.corrected)
     sightings: list[Sighting] = []
     ignored: Counter[str] = Counter()
-    for region in sorted(regions, key=_order):
+    left_out: dict[int, str] = {}
+    for index in sorted(range(len(regions)), key=lambda i: _order(regions[i])):
+        region = regions[index]
+        held = corrected.held(region, rules)
         try:
             if _may_patch(region, rules):
-                apply(workspace, region, rules)
+                apply(workspace, region, rules, held)
             else:
-                sightings.append(_sighting_only(workspace, region, rules))
+                free, smallest = _free(region, held), rules.policy.min_alert_area
+                sightings.append(_sighting_only(workspace, free, rules, smallest=smallest))
+            if held is not None and _touches(region, held):
+                ignored["corrected"] += 1
         except RegionIgnored as outcome:
+            left_out[index] = str(outcome)
             ignored[str(outcome)] += 1
         except (PatchRefused, GEOSException):  # the workspace is as it was: nothing is half done
+            left_out[index] = "topology"
             ignored["topology"] += 1
+        if held is not None:
+            sightings += _doubts(workspace, region, held, rules)
     retired, created = workspace.outcome()
     first = workspace.first
     pieces = [piece for entry in created for piece in _pieces(entry, first)]
@@ -103,9 +130,42 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
         created=[entry.polygon for entry in created],
         lineage=[link for entry in created for link in _links(entry, first)],
         pieces=pieces,
-        sightings=_from_pieces(pieces, workspace) + sightings,
+        sightings=([] if rules.sensor is None else _from_pieces(pieces, workspace)) + sightings,
         ignored=dict(ignored),
+        left_out=left_out,
     )
+
+
+def _touches(region: Region, held: protection.Held) -> bool:
+    return bool(shapely.intersection(region.geometry, held.ground).area >= MIN_PIECE_M2)
+
+
+def _free(region: Region, held: protection.Held | None) -> Region:
+    """A region without the ground it may not speak of."""
+    if held is None:
+        return region
+    rest = topology.difference(valid(region.geometry), held.ground)
+    if rest.is_empty:
+        raise RegionIgnored("corrected")
+    return replace(region, geometry=rest)
+
+
+def _doubts(
+    workspace: Workspace, region: Region, held: protection.Held, rules: Rules
+) -> list[Sighting]:
+    """What a later image says of corrected ground that it may not redraw: a warning."""
+    if held.doubted is None or region.to_cs is None:
+        return []
+    ground = topology.intersection(valid(region.geometry), held.doubted)
+    if ground.is_empty or region.probability < rules.policy.alert_probability:
+        return []
+    building = region.to_cs == BUILDING  # which is drawn from there on
+    smallest = BUILDING_TAKEN_FROM_M2 if building else rules.policy.min_alert_area
+    doubt = replace(region, geometry=ground)
+    try:
+        return [_sighting_only(workspace, doubt, rules, smallest=smallest)]
+    except RegionIgnored:  # too small to warn of; it is counted already
+        return []
 
 
 def _order(region: Region) -> tuple[float, tuple[float, ...], str]:
@@ -113,6 +173,8 @@ def _order(region: Region) -> tuple[float, tuple[float, ...], str]:
 
 
 def _may_patch(region: Region, rules: Rules) -> bool:
+    if isinstance(region, Drawn):
+        return True
     if region.to_cs is None:
         raise RegionIgnored("class-unknown")
     if region.probability < rules.policy.alert_probability:
@@ -124,15 +186,17 @@ def _may_patch(region: Region, rules: Rules) -> bool:
     )
 
 
-def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
-    """Write one region into the workspace.
+def apply(
+    workspace: Workspace, region: Region, rules: Rules, held: protection.Held | None = None
+) -> None:
+    """Write one region into the workspace, but for ground it may not overwrite.
 
     Raises:
         RegionIgnored: the region changes nothing, or nothing above the minimum unit.
         PatchRefused: the cut would break the coverage.
     """
     to_cs = region.to_cs or ""
-    ground, pieces = _ground(workspace, region, rules)
+    ground, pieces = _ground(workspace, region, rules, held)
     keys = list(pieces)
     touched = [workspace[k].polygon for k in keys]
     whole = shapely.area([p.geometry for p in touched]).sum() - ground.area
@@ -141,14 +205,40 @@ def apply(workspace: Workspace, region: Region, rules: Rules) -> None:
     )
     near = workspace.near(ground, distance=NEIGHBOUR_RADIUS_M)
     uses = frozenset(u for k in near if (u := workspace[k].polygon.code_us))
+    usage = _usage(region, uses)
     evidence = Evidence(region.probability, region.magnitude, region.looks)
     if fresh and not _any_too_small(touched, to_cs, rules):
-        workspace.replace(
-            keys, [_relabelled(workspace[k], to_cs, uses, evidence, rules) for k in keys]
-        )
+        made = [_relabelled(workspace[k], to_cs, usage, evidence, rules) for k in keys]
+        _write(workspace, keys, made, held)
         return
-    drafts = _cut(workspace, pieces, ground, to_cs, uses, evidence, rules)
-    _settle(workspace, keys, drafts, rules)
+    drafts = _cut(workspace, pieces, ground, to_cs, usage, evidence, rules)
+    _settle(workspace, keys, drafts, rules, held)
+
+
+def _usage(region: Region, uses: frozenset[str]) -> Usage:
+    if isinstance(region, Drawn):
+        return lambda _: region.to_us
+    to_cs = region.to_cs or ""
+    return lambda from_us: new_usage(to_cs=to_cs, from_us=from_us, neighbour_uses=uses)
+
+
+def _write(
+    workspace: Workspace,
+    keys: Sequence[int],
+    made: Sequence[Entry],
+    held: protection.Held | None,
+) -> None:
+    """Put polygons in the place of others, unless that overwrites ground it may not: what joins a
+    neighbour because it is too small must not either.
+
+    Raises:
+        RegionIgnored: it does.
+    """
+    if held is not None and protection.overwrites(
+        held.ground, [workspace[k].polygon for k in keys], [entry.polygon for entry in made]
+    ):
+        raise RegionIgnored("corrected")
+    workspace.replace(keys, made)
 
 
 def _any_too_small(polygons: Sequence[MapPolygon], to_cs: str, rules: Rules) -> bool:
@@ -159,47 +249,70 @@ def _any_too_small(polygons: Sequence[MapPolygon], to_cs: str, rules: Rules) -> 
 
 
 def _ground(
-    workspace: Workspace, region: Region, rules: Rules
+    workspace: Workspace, region: Region, rules: Rules, held: protection.Held | None
 ) -> tuple[BaseGeometry, dict[int, BaseGeometry]]:
     """The ground a region really changes, and what of it lies in each polygon it changes."""
     to_cs = region.to_cs or ""
-    shape = outline(region.geometry, code_cs=to_cs, gsd=rules.gsd)
-    if to_cs == BUILDING and BUILDING_TAKEN_FROM_M2 <= shape.area < MMU_BUILT_M2:
+    if isinstance(region, Drawn):
+        shape = to_grid(valid(region.geometry))
+    else:
+        shape = outline(region.geometry, code_cs=to_cs, gsd=rules.gsd)
+    small = BUILDING_TAKEN_FROM_M2 <= shape.area < MMU_BUILT_M2
+    if to_cs == BUILDING and small and not _restores(region):
         shape = to_grid(enlarged(shape, MMU_BUILT_M2))
-    near = workspace.near(shape)
-    if not near:
-        raise RegionIgnored("outside-the-map")
-    overlaps = topology.intersections([workspace[k].polygon.geometry for k in near], shape)
-    brushed = narrower(overlaps, SPILL_PIXELS * rules.gsd)
-    open_keys = []
-    for key, overlap, brush in zip(near, overlaps, brushed, strict=True):
-        polygon = workspace[key].polygon
-        settled = polygon.ossature or polygon.code_cs == to_cs or _is_younger(polygon, rules)
-        # a region only spills over a border by what the image cannot tell
-        if not (settled or brush or overlap.area < MIN_PIECE_M2):
-            open_keys.append(key)
-    if not open_keys:
-        raise RegionIgnored("no-new-cover")
+    open_keys = _open_keys(workspace, shape, region, rules)
     grounds = [workspace[k].polygon.geometry for k in open_keys]
     shape = topology.intersection(topology.union(grounds), shape)
     for key in open_keys:
         shape = _absorb_rest(workspace[key].polygon, shape, rules)
+    if held is not None:
+        shape = topology.difference(shape, held.ground)
+        if shape.area < MIN_PIECE_M2:
+            raise RegionIgnored("corrected")
     kept = [
         part
         for part in polygons_of(shape)
         if part.area >= minimum_unit(to_cs, inside_built_zone=_in_zone(part, rules))
-        or _may_grow(workspace, part, to_cs)
+        or _may_grow(workspace, part, region)
     ]
     if not kept:
         raise RegionIgnored("below-minimum-unit")
-    too_narrow = narrower(kept, minimum_width(to_cs))
-    kept = [part for part, narrow in zip(kept, too_narrow, strict=True) if not narrow]
+    if not _restores(region):
+        too_narrow = narrower(kept, minimum_width(to_cs))
+        kept = [part for part, narrow in zip(kept, too_narrow, strict=True) if not narrow]
     if not kept:
         raise RegionIgnored("below-minimum-width")
     ground = topology.union(kept)
     inside = topology.intersections([workspace[k].polygon.geometry for k in open_keys], ground)
     shares = zip(open_keys, inside, strict=True)
     return ground, {k: piece for k, piece in shares if piece.area >= MIN_PIECE_M2}
+
+
+def _open_keys(
+    workspace: Workspace, shape: BaseGeometry, region: Region, rules: Rules
+) -> list[int]:
+    """Keys of the polygons a shape changes."""
+    near = workspace.near(shape)
+    if not near:
+        raise RegionIgnored("outside-the-map")
+    overlaps = topology.intersections([workspace[k].polygon.geometry for k in near], shape)
+    brushed = narrower(overlaps, SPILL_PIXELS * rules.gsd)
+    open_keys: list[int] = []
+    younger = False
+    for key, overlap, brush in zip(near, overlaps, brushed, strict=True):
+        polygon = workspace[key].polygon
+        # a region only spills over a border by what the image cannot tell
+        if brush or overlap.area < MIN_PIECE_M2 or polygon.ossature or _has(polygon, region):
+            continue
+        if _is_younger(polygon, rules):
+            younger = True
+        else:
+            open_keys.append(key)
+    if not open_keys:
+        if isinstance(region, Drawn) and younger:
+            raise RegionIgnored("older-than-the-map")
+        raise RegionIgnored("no-new-cover")
+    return open_keys
 
 
 def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
@@ -209,13 +322,27 @@ def _is_younger(polygon: MapPolygon, rules: Rules) -> bool:
     return polygon.valid_from >= rules.acquired + timedelta(days=CAMPAIGN_DAYS)
 
 
-def _may_grow(workspace: Workspace, part: BaseGeometry, to_cs: str) -> bool:
+def _has(polygon: MapPolygon, region: Region) -> bool:
+    """True where a polygon is already what a region says: a person says the usage too."""
+    if polygon.code_cs != region.to_cs:
+        return False
+    return not isinstance(region, Drawn) or polygon.code_us == region.to_us
+
+
+def _restores(region: Region) -> bool:
+    return isinstance(region, Drawn) and region.restores
+
+
+def _may_grow(workspace: Workspace, part: BaseGeometry, region: Region) -> bool:
     """True where ground below its minimum unit adjoins a polygon of its new cover."""
-    if part.area < GROWTH_FROM_M2 or narrower([part], WIDTH_OTHER_M)[0]:
+    small = part.area < GROWTH_FROM_M2 or narrower([part], WIDTH_OTHER_M)[0]
+    if small and not _restores(region):
         return False
     near = (workspace[k].polygon for k in workspace.near(part))
     return any(
-        p.code_cs == to_cs and not p.ossature and topology.shared_border(part, p.geometry) > 0
+        p.code_cs == region.to_cs
+        and not p.ossature
+        and topology.shared_border(part, p.geometry) > 0
         for p in near
     )
 
@@ -251,21 +378,19 @@ def _in_zone(geometry: BaseGeometry, rules: Rules) -> bool:
     return bool(shapely.intersects(zone, shapely.point_on_surface(geometry)))
 
 
-def _relabelled(
-    entry: Entry, to_cs: str, uses: frozenset[str], evidence: Evidence, rules: Rules
-) -> Entry:
-    polygon = _changed(entry.polygon, to_cs, uses, rules)
+def _relabelled(entry: Entry, to_cs: str, usage: Usage, evidence: Evidence, rules: Rules) -> Entry:
+    polygon = _changed(entry.polygon, to_cs, usage, rules)
     return Entry(polygon, entry.parents, evidence)
 
 
-def _changed(polygon: MapPolygon, to_cs: str, uses: frozenset[str], rules: Rules) -> MapPolygon:
-    """The polygon under its new cover: usage from the map around, millésime and source ours."""
+def _changed(polygon: MapPolygon, to_cs: str, usage: Usage, rules: Rules) -> MapPolygon:
+    """The polygon under its new cover and usage, millésime and source ours."""
     return replace(
         polygon,
         code_cs=to_cs,
-        code_us=new_usage(to_cs=to_cs, from_us=polygon.code_us, neighbour_uses=uses),
+        code_us=usage(polygon.code_us),
         millesime=rules.millesime,
-        source=f"millesimed {rules.detector}",
+        source=rules.source,
         version=0,
         valid_from=rules.acquired,
         code_or="NC",
@@ -277,7 +402,7 @@ def _cut(
     pieces: dict[int, BaseGeometry],
     ground: BaseGeometry,
     to_cs: str,
-    uses: frozenset[str],
+    usage: Usage,
     evidence: Evidence,
     rules: Rules,
 ) -> list[Draft]:
@@ -288,7 +413,7 @@ def _cut(
         shares = [topology.intersection(piece, part).area for piece in inside]
         owners = [k for k, area in zip(keys, shares, strict=True) if area >= MIN_PIECE_M2]
         main = keys[shares.index(max(shares))]
-        base = _changed(workspace[main].polygon, to_cs, uses, rules)
+        base = _changed(workspace[main].polygon, to_cs, usage, rules)
         parents = frozenset().union(*(workspace[k].parents for k in owners or [main]))
         drafts.append(Draft(part, base, parents, evidence))
     for key in keys:
@@ -298,7 +423,13 @@ def _cut(
     return drafts
 
 
-def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rules: Rules) -> None:
+def _settle(
+    workspace: Workspace,
+    keys: Sequence[int],
+    drafts: list[Draft],
+    rules: Rules,
+    held: protection.Held | None,
+) -> None:
     """Merge what is too small, node the ring, check, and write the result."""
     taken = list(keys)
     old = topology.union([workspace[k].polygon.geometry for k in keys])
@@ -330,7 +461,7 @@ def _settle(workspace: Workspace, keys: Sequence[int], drafts: list[Draft], rule
             entry = workspace[ring_key]
             made.append(replace(entry, polygon=replace(entry.polygon, geometry=now, version=0)))
             taken.append(ring_key)
-    workspace.replace(taken, made)
+    _write(workspace, taken, made, held)
 
 
 def _too_small(drafts: Sequence[Draft], rules: Rules) -> Draft | None:
@@ -463,10 +594,12 @@ def _group_sighting(group: Sequence[Piece], was: dict[str, Side], now: dict[str,
     )
 
 
-def _sighting_only(workspace: Workspace, region: Region, rules: Rules) -> Sighting:
-    """A change seen by an image that may warn but not patch."""
+def _sighting_only(
+    workspace: Workspace, region: Region, rules: Rules, *, smallest: float
+) -> Sighting:
+    """A change seen by an image that may warn but not patch; ``smallest``: worth it, m²."""
     shape = to_grid(shapely.make_valid(region.geometry))
-    if shape.area < rules.policy.min_alert_area:
+    if shape.area < smallest:
         raise RegionIgnored("below-alert-area")
     keys = workspace.near(shape)
     shares = {k: topology.intersection(workspace[k].polygon.geometry, shape).area for k in keys}

@@ -13,6 +13,7 @@ from schemas.policy import SENSOR_POLICY
 from updater.crs import WGS84, reproject
 from updater.reads import end_of, extent, images
 from updater.store import Store
+from updater.types import PERSON
 
 PATCHING: Final = frozenset(sensor for sensor, policy in SENSOR_POLICY.items() if policy.patches)
 """Sensors whose images make a millésime."""
@@ -59,7 +60,7 @@ def newest_image(store: Store) -> datetime:
 
 def newest_event(store: Store) -> datetime | None:
     """When the newest image an event brought was taken; None before the first."""
-    row = store.execute("SELECT max(acquired) FROM events").fetchone()
+    row = store.execute("SELECT max(acquired) FROM events WHERE sensor <> ?", [PERSON]).fetchone()
     return row[0] if row else None
 
 

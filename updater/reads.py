@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from schemas.policy import NEIGHBOUR_RADIUS_M, Sensor
 from updater.alert_rows import record_from_row
 from updater.store import Store
-from updater.types import AlertRecord, MapPolygon
+from updater.types import MACHINE, PERSON, AlertRecord, MapPolygon
 
 NEIGHBOURS_WITHIN_M = 100.0
 """Ground fetched around a plan's own, so that most neighbours come with the first look-up."""
@@ -281,9 +281,10 @@ def series_file(store: Store, block: str) -> SeriesFile | None:
 def drawn_since(store: Store, recorded: datetime, bounds: Bounds) -> list[MapPolygon]:
     """Polygons of today's map in a rectangle whose cover the service changed after a time."""
     rows = store.execute(
-        "SELECT version FROM polygons WHERE recorded > ? AND source LIKE 'millesimed%' "
+        "SELECT version FROM polygons WHERE recorded > ? AND event IS NOT NULL "
+        "AND (starts_with(source, ?) OR starts_with(source, ?)) "
         "AND ST_Intersects(geom, ST_MakeEnvelope(?, ?, ?, ?))",
-        [recorded, *bounds],
+        [recorded, MACHINE, PERSON, *bounds],
     ).fetchall()
     fresh = {row[0] for row in rows}
     return [p for p in current_in(store, bounds) if p.version in fresh] if fresh else []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from schemas.alert import AlertState
+import duckdb
+
+from schemas.alert import AlertKind, AlertState, FalseAlarm, Verdict
 from schemas.dead_letter import DeadLetter
 from updater.alert_rows import record_from_row
-from updater.alerts import rejected
+from updater.alerts import accepted, rejected
 from updater.commit import alert_row, write_alert, write_outbox
-from updater.errors import NotFound
+from updater.errors import NotFound, Settled
+from updater.reads import alerts_now
 from updater.store import Store
 from updater.types import AlertRecord
 
@@ -43,21 +47,87 @@ def alert_history(store: Store, alert: str) -> list[AlertRecord]:
     return [record_from_row(row[0], bytes(row[1])) for row in rows]
 
 
-def reject_alert(store: Store, alert: str, *, reason: str) -> AlertRecord:
-    """Reject an alert and tell everyone; a second rejection changes nothing.
+def reject_alert(
+    store: Store,
+    alert: str,
+    *,
+    reason: str,
+    cause: FalseAlarm | None = None,
+    by: str | None = None,
+) -> AlertRecord:
+    """Reject an alert and tell everyone; a second rejection changes nothing but a cause that was
+    not given before.
 
     Raises:
         NotFound: no alert has that id.
     """
     with store.transaction() as cursor:
         known = find_alert(store, alert)
-        if known.state is AlertState.REJECTED and known.review is not None:
-            return known
+        said = known.review
+        if known.state is AlertState.REJECTED and said is not None:
+            if cause is None or said.cause is not None:
+                return known
+            reason = said.reason
         now = store.clock()
-        record = rejected(known, reason=reason, at=now)
-        write_alert(cursor, record, event=f"review#{record.id}.{record.sequence}", now=now)
-        write_outbox(cursor, [alert_row(store, record)], now)
+        record = rejected(known, reason=reason, at=now, by=by, cause=cause)
+        _write(store, cursor, record)
     return record
+
+
+def accept_alert(store: Store, alert: str, *, by: str | None = None) -> AlertRecord:
+    """Say that an alert is right: it is confirmed. Everyone is told where it was not so before; a
+    second time changes nothing.
+
+    Raises:
+        NotFound: no alert has that id.
+        Settled: another alert has taken its place.
+    """
+    with store.transaction() as cursor:
+        known = find_alert(store, alert)
+        if known.state is AlertState.SUPERSEDED:
+            by_whom = f" {known.superseded_by}" if known.superseded_by else " what came later"
+            raise Settled(f"The alert {alert} gave way to{by_whom}; decide on that.")
+        if known.review is not None and known.review.verdict is Verdict.ACCEPTED:
+            return known
+        record = accepted(known, at=store.clock(), by=by)
+        _write(store, cursor, record, told=record.state is not known.state)
+    return record
+
+
+def _write(
+    store: Store, cursor: duckdb.DuckDBPyConnection, record: AlertRecord, *, told: bool = True
+) -> None:
+    now = record.known_at
+    write_alert(cursor, record, event=f"review#{record.id}.{record.sequence}", now=now)
+    if told:
+        write_outbox(cursor, [alert_row(store, record)], now)
+
+
+@dataclass(frozen=True, slots=True)
+class FalseAlarms:
+    """Alerts of one kind that people rejected for one cause (None: none was given); ``share`` of
+    those of that kind that people decided on."""
+
+    kind: AlertKind
+    cause: FalseAlarm | None
+    count: int
+    share: float
+
+
+def false_alarms(store: Store) -> list[FalseAlarms]:
+    """The false-alarm table: what people rejected by kind and cause, the most frequent first."""
+    reviewed = [r for r in alerts_now(store) if r.review is not None]
+    decided = Counter(r.kind for r in reviewed)
+    no = Counter(
+        (r.kind, r.review.cause)
+        for r in reviewed
+        if r.review is not None and r.review.verdict is Verdict.REJECTED
+    )
+    order = sorted(no.items(), key=lambda pair: (-pair[1], pair[0][0], pair[0][1] or ""))
+    return [
+        FalseAlarms(kind, cause, found, round(found / decided[kind], 4))
+        for (kind, cause), found in order
+    ]
 
 
 @dataclass(frozen=True, slots=True)

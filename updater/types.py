@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, unique
+from typing import Final
 
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from schemas.alert import AlertKind, AlertState, Place
+from detectors.types import Region
+from schemas.alert import AlertKind, AlertState, FalseAlarm, Place, Verdict
 from schemas.change import ChangeKind, Operation
 from schemas.legal import LegalStatus, legal_status
 from schemas.policy import BUILDING, TREES, Sensor, SensorPolicy, cover_group
+
+MACHINE: Final = "millesimed"
+PERSON: Final = "correction"
+"""What the source of a polygon begins with that this service drew: from an image, from a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +129,57 @@ def kinds_of(before: Side, after: Side) -> tuple[AlertKind, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn(Region):
+    """Ground a person drew, with the usage it has; ``restores``: it is the map of before an alert,
+    which no minimum keeps from coming back where its cover still adjoins."""
+
+    to_us: str = ""
+    restores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Ground that a person corrected, when it was seen to be as drawn, and its cover."""
+
+    geometry: BaseGeometry
+    observed: datetime
+    code_cs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A look of another image at a change of some ground."""
+
+    geometry: BaseGeometry
+    to_cs: str | None
+    acquired: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What a plan may do and in whose name.
 
     ``zone_construite``: union of the built-up zones, or None where the map has none (then the
     larger minimum unit holds everywhere). ``gsd``: pixel of the evidence, metres; outlines are
-    not trusted below it.
+    not trusted below it. ``sensor``: None for what a person drew. ``corrected``, ``seen``: what
+    people corrected there, and what other images said of it.
     """
 
     event: str
     acquired: datetime
-    sensor: Sensor
+    sensor: Sensor | None
     policy: SensorPolicy
     detector: str
     gsd: float
     zone_construite: BaseGeometry | None = None
     kind: ChangeKind = ChangeKind.EVOLUTION
+    corrected: tuple[Corrected, ...] = ()
+    seen: tuple[Seen, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """What the map names as the source of what is drawn."""
+        return f"{MACHINE if self.sensor else PERSON} {self.detector}"
 
     @property
     def millesime(self) -> int:
@@ -151,7 +192,8 @@ class Patch:
     """What an event does to the map: versions to close, versions to open, and why.
 
     ``retired`` and ``created`` together are exactly the neighbourhood that moves; an empty patch
-    changes nothing. ``ignored`` counts regions that did not pass, by reason.
+    changes nothing. ``ignored`` counts regions that did not pass, whole or in part, by reason;
+    ``left_out``: why, by the place of a region in what was given, for those that did not at all.
     """
 
     retired: Sequence[MapPolygon] = ()
@@ -160,6 +202,7 @@ class Patch:
     pieces: Sequence[Piece] = ()
     sightings: Sequence[Sighting] = ()
     ignored: dict[str, int] = field(default_factory=dict)
+    left_out: dict[int, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -198,6 +241,9 @@ class Review:
     reason: str
     at: datetime
     evidence_class: int
+    verdict: Verdict = Verdict.REJECTED
+    by: str | None = None
+    cause: FalseAlarm | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import { area, call, date, decimal, el, LANG, number, percent, picture, Refused, swatch, t, token } from "./base.js";
 import { badge } from "./list.js";
+import { Review } from "./review.js";
 
 const PLACE = document.getElementById("detail");
 const BROWSE = document.getElementById("browse");
@@ -19,8 +20,15 @@ export function rule(text) {
 const facts = (...pairs) => el("dl", { class: "facts" }, pairs.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 
 export class Detail {
-  constructor(state, { onOpen, onClose, onCentre, onChanged, beside }) {
+  constructor(state, { onOpen, onClose, onCentre, onChanged, beside, map }) {
     Object.assign(this, { state, onOpen, onClose, onCentre, onChanged, beside });
+    this.review = new Review(state, {
+      map, tokenForm: () => this.tokenForm(),
+      onDone: async (id, words) => {
+        await this.onChanged();
+        await this.alert(id, words);
+      },
+    });
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !PLACE.hidden) this.close();
     });
@@ -32,6 +40,7 @@ export class Detail {
   }
 
   frame(...content) {
+    if (!content.some((part) => part?.classList?.contains("review"))) this.review.stop();
     BROWSE.hidden = true;
     PLACE.hidden = false;
     PLACE.replaceChildren(el("p", { class: "back" }, el("button", { type: "button", class: "quiet", id: "back", onclick: () => this.close() }, `← ${t("back")}`)), ...content);
@@ -41,6 +50,7 @@ export class Detail {
 
   close() {
     const { id } = this;
+    this.review.stop();
     this.id = null;
     PLACE.hidden = true;
     BROWSE.hidden = false;
@@ -63,6 +73,7 @@ export class Detail {
       alert.kinds.length > 1 ? el("p", { class: "note" }, alert.kinds.map((k) => t(`kind.${k}`)).join(" · ")) : null,
       said ? el("p", { class: "said", role: "status" }, said) : null,
       alert.reason ? el("p", { class: "said" }, alert.reason) : null,
+      alert.review ? el("p", { class: "note" }, this.decided(alert.review)) : null,
       this.chips(alert),
       facts(
         [t("alert.area"), area(alert.area)], [t("alert.probability"), percent(alert.probability)],
@@ -80,9 +91,14 @@ export class Detail {
       el("h3", {}, t("detail.history")),
       el("ol", { class: "history" }, history.map((step) => el("li", {}, badge(step.state), ` ${date(step.known_at)} – ${percent(step.probability)}, ${area(step.area)}`, step.reason ? el("p", {}, step.reason) : null))),
       el("h3", {}, t("detail.lineage")), ...alert.polygons.map((p) => this.lineage(alert.departement, p)),
-      this.review(alert),
+      this.review.section(alert),
     );
     return alert;
+  }
+
+  /** Who decided what, when, and why. */
+  decided({ verdict, by, cause, at }) {
+    return [t(`verdict.${verdict}`), by, date(at), cause ? t(`cause.${cause}`) : null].filter(Boolean).join(" · ");
   }
 
   step(id, by, label) {
@@ -161,29 +177,6 @@ export class Detail {
     } catch (error) {
       inside.replaceChildren(el("p", { class: "problem" }, error.message));
     }
-  }
-
-  review(alert) {
-    if (["rejected", "superseded"].includes(alert.state)) return null;
-    const reason = el("textarea", { id: "reason", required: true, maxlength: 500, rows: 2 });
-    const answer = el("p", { class: "problem", role: "alert", hidden: true });
-    const send = async (event) => {
-      event.preventDefault();
-      answer.hidden = true;
-      try {
-        await call(`alerts/${alert.id}/reject`, { method: "POST", body: { reason: reason.value } });
-        await this.onChanged();
-        await this.alert(alert.id, t("reject.done"));
-      } catch (error) {
-        const known = [401, 403].includes(error.status) || !error.detail;
-        answer.textContent = !token.get() ? t("token.about") : known ? error.message : error.detail;
-        answer.hidden = false;
-      }
-    };
-    return el("section", { class: "review", "aria-label": t("reject") },
-      el("h3", {}, t("reject")), el("p", { class: "note" }, t("reject.about")), this.tokenForm(),
-      el("form", { id: "reject", onsubmit: send }, el("label", { for: "reason" }, t("reject.reason")), reason, answer,
-        el("button", { type: "submit", class: "grave" }, t("reject.send"))));
   }
 
   tokenForm() {

@@ -38,6 +38,7 @@ class Page {
     this.detail = new Detail(state, {
       onOpen: (id) => this.open(id), onClose: () => this.choose(null), onChanged: () => this.refresh(),
       onCentre: (alert) => this.centre(alert), beside: (id, way) => this.list.beside(id, way),
+      map: () => this.stage?.right,
     });
     by("other-language").addEventListener("click", (event) => { event.currentTarget.hash = location.hash; });
     by("where").textContent = state.departements.map((d) => d.code).join(", ");
@@ -66,6 +67,7 @@ class Page {
 
   listen(map) {
     map.on("click", (event) => {
+      if (this.detail.review.pen) return; // it draws
       const [found] = this.under(map, event.point);
       if (!found) return;
       const { properties, layer } = found;

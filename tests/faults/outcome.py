@@ -28,6 +28,8 @@ TABLES = {
     "outbox": "SELECT id, type, topic, key, body FROM outbox ORDER BY id",
     "alerts": "SELECT id, sequence, kind, state, record, ST_AsWKB(geom), event "
     "FROM alerts ORDER BY ALL",
+    "corrections": "SELECT id, event, number, author, source, observed, outcome, ST_AsWKB(geom) "
+    "FROM corrections ORDER BY ALL",
     "dead letters": "SELECT id, event, reason, message, letter FROM dead_letters ORDER BY id",
 }
 

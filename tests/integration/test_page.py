@@ -16,7 +16,8 @@ from daemon.http import application
 from daemon.job_records import Shelf
 from daemon.jobs import Exports
 from daemon.metrics import Metrics
-from schemas.alert import AlertState
+from daemon.submit import Intake
+from schemas.alert import AlertState, FalseAlarm, Verdict
 from schemas.nomenclature import COUVERTURE, CS_LEAVES
 from tests.page_scene import COMMUNE, page_scene
 from tests.served import LOOPBACK, Running, known, listening
@@ -44,14 +45,21 @@ def scene(tmp_path_factory, small_scene):
 
 
 @pytest.fixture(scope="module")
-def url(scene, tmp_path_factory):
+def inbox(tmp_path_factory):
+    return tmp_path_factory.mktemp("inbox")
+
+
+@pytest.fixture(scope="module")
+def url(scene, inbox, tmp_path_factory):
     tokens = {
         "reviewer": known(Scope.REVIEW, token=REVIEWER),
         "reader": known(Scope.READ, token=READER),
     }
     folder = tmp_path_factory.mktemp("exports")
     jobs = Exports(ExportSettings(spare_bytes=0), Shelf(folder), [scene.store], Metrics())
-    app = application(Running(), [scene.store], HttpSettings(tokens=tokens), LOOPBACK, None, jobs)
+    intake = Intake(None, inbox)
+    settings = HttpSettings(tokens=tokens)
+    app = application(Running(), [scene.store], settings, LOOPBACK, None, jobs, intake)
     jobs.start()
     with listening(app) as address:
         yield address
@@ -287,6 +295,7 @@ def test_who_may_reject_does_and_who_may_not_is_told_why(home, scene, shots):
     alert = row.get_attribute("data-id")
     row.click()
     page.locator("#reason").fill("une bâche")
+    page.locator("#cause").select_option("temporary")
     page.locator("#reject button").click()
     sync_api.expect(page.locator("#reject .problem")).to_contain_text("jeton")
     page.locator("#token").fill("nonsense")
@@ -306,10 +315,54 @@ def test_who_may_reject_does_and_who_may_not_is_told_why(home, scene, shots):
     sync_api.expect(page.locator("#detail .badge").first).to_have_text("Rejetée")
     record = find_alert(scene.store, alert)
     assert record.state is AlertState.REJECTED and record.reason == "une bâche"
+    assert record.review.cause is FalseAlarm.TEMPORARY and record.review.by == "reviewer"
     assert page.evaluate("localStorage.length") == 0  # the token goes with the tab
     page.screenshot(path=shots / "rejected.png")
     page.locator("#back").click()
     sync_api.expect(page.locator(f'#list button[data-id="{alert}"]')).to_have_count(0)
+    page.evaluate("sessionStorage.clear()")
+
+
+def test_an_alert_is_accepted_and_its_outline_drawn_anew(home, scene, inbox, shots):
+    page = home.page
+    row = page.locator("#list button").nth(1)
+    alert = row.get_attribute("data-id")
+    row.click()
+    page.locator("#token").fill(REVIEWER)
+    page.locator("#token-form button").click()
+    page.locator("#accept button").click()
+    sync_api.expect(page.locator("#detail .note").nth(1)).to_contain_text("reviewer")
+    assert find_alert(scene.store, alert).review.verdict is Verdict.ACCEPTED
+    home.drawn()
+    page.locator("#redraw button[type=submit]").click()
+    sync_api.expect(page.locator("#redraw [role=status]")).to_contain_text("Rien")
+    page.locator("#redraw-new").click()
+    shape = page.locator("#maps").bounding_box()
+    x, y = shape["x"] + shape["width"] / 2, shape["y"] + shape["height"] / 3
+    for dx, dy in ((-60, -40), (60, -40), (60, 40), (-60, 40)):
+        page.mouse.click(x + dx, y + dy, delay=30)
+        page.wait_for_timeout(400)  # two clicks in haste are a double click, which closes
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator(".pen circle")).to_have_count(4)
+    page.mouse.move(x + 60, y + 40)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 60, steps=3)
+    page.mouse.up()
+    page.screenshot(path=shots / "redraw.png")
+    corner = """([x, y]) => { const p = window.millesimed.right.unproject([x, y]);
+    return [p.lng, p.lat]; }"""
+    wanted = page.evaluate(corner, [x + 90 - shape["x"], y + 60 - shape["y"]])
+    page.locator("#redraw-us").select_option("US5")
+    page.locator("#redraw button[type=submit]").click()
+    sync_api.expect(page.locator("#redraw [role=status]")).to_contain_text("corrections-")
+    (file,) = inbox.glob("*.json")
+    data = json.loads(file.read_text())["data"]
+    assert (data["alert"], data["author"]) == (alert, "reviewer")
+    (drawn,) = data["features"]
+    assert drawn["properties"]["code_us"] == "US5"
+    assert len(drawn["geometry"]["coordinates"][0]) == 5
+    assert drawn["geometry"]["coordinates"][0][2] == pytest.approx(wanted, abs=2e-5)
+    assert page.locator(".pen").count() == 0 and not home.problems, home.problems
     page.evaluate("sessionStorage.clear()")
 
 
