@@ -8,24 +8,22 @@ from typing import Annotated, NoReturn
 import structlog
 import typer
 
-from daemon import (
-    __version__,
-    commands_acquire,
-    commands_bench,
-    commands_corrections,
-    commands_data,
-    commands_doctor,
-    commands_export,
-    commands_history,
-    commands_map,
-    commands_publish,
-    commands_recovery,
-    commands_run,
-    commands_standards,
-    commands_status,
-    commands_subscriptions,
-    commands_token,
-)
+from daemon import __version__
+from daemon.commands import acquire as commands_acquire
+from daemon.commands import bench as commands_bench
+from daemon.commands import corrections as commands_corrections
+from daemon.commands import data as commands_data
+from daemon.commands import doctor as commands_doctor
+from daemon.commands import export as commands_export
+from daemon.commands import history as commands_history
+from daemon.commands import map as commands_map
+from daemon.commands import publish as commands_publish
+from daemon.commands import recovery as commands_recovery
+from daemon.commands import run as commands_run
+from daemon.commands import standards as commands_standards
+from daemon.commands import status as commands_status
+from daemon.commands import subscriptions as commands_subscriptions
+from daemon.commands import token as commands_token
 from daemon.logs import as_json, configure
 from daemon.output import CONSOLE
 from schemas.errors import MillesimedError, UsageError

@@ -23,8 +23,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from daemon.acquire_settings import AcquireSettings
-from daemon.publish_settings import PublicationSettings
+from daemon.acquire.settings import AcquireSettings
+from daemon.publish.settings import PublicationSettings
 from schemas.envelope import (
     TOPIC_ACQUISITIONS,
     TOPIC_ALERTS,

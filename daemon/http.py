@@ -13,12 +13,14 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from daemon import __version__, api, page, problems
+from daemon import __version__, problems
 from daemon.addresses import Network
+from daemon.api import router as api
 from daemon.backups import Backups
 from daemon.config import HttpSettings, Scope
-from daemon.jobs import Exports
+from daemon.jobs.jobs import Exports
 from daemon.metrics import Metrics
+from daemon.page import pages as page
 from daemon.served import Served
 from daemon.submit import Intake
 from daemon.tokens import Gate, needs

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from daemon.addresses import Network
 from daemon.backups import Backups
-from daemon.jobs import Exports
+from daemon.jobs.jobs import Exports
 from daemon.submit import Intake
 from updater.errors import NotFound
 from updater.store import Store

@@ -15,13 +15,13 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from daemon import tracing
-from daemon.acquire_round import Acquirer
-from daemon.acquire_sources import close_all, ground_of, schedule
+from daemon.acquire.round import Acquirer
+from daemon.acquire.sources import close_all, ground_of, schedule
 from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
-from daemon.job_records import Shelf
-from daemon.jobs import Exports
+from daemon.jobs.jobs import Exports
+from daemon.jobs.records import Shelf
 from daemon.kafka_channel import KafkaChannel
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics

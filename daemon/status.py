@@ -95,7 +95,7 @@ def asked(url: str) -> Status:
 
 def with_sources(found: Status, settings: Settings) -> Status:
     """The same, with what the state files of the configured sources say: cursor, debts."""
-    from daemon.acquire_sources import standing
+    from daemon.acquire.sources import standing
 
     known = {row["source"]: row for row in found.sources}
     for source in settings.acquire:

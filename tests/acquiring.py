@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.acquire_round import Tally
-from daemon.acquire_settings import AcquireSettings
-from daemon.acquire_sources import acquirer, state_file
-from daemon.acquire_state import State
+from daemon.acquire.round import Tally
+from daemon.acquire.settings import AcquireSettings
+from daemon.acquire.sources import acquirer, state_file
+from daemon.acquire.state import State
 from daemon.config import Settings
 from schemas.acquisition import AcquisitionItem
 from schemas.envelope import parse_acquisition

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon, box
 
-from daemon.bench_patch import CORNER, make_map
+from daemon.bench.patch import CORNER, make_map
 
 SIDE = 20
 """Cells a side of the lattice; cell ``(i, j)`` is row ``SIDE * i + j``."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from shapely.geometry import box
 
-from daemon.bench_patch import event_of
+from daemon.bench.patch import event_of
 from daemon.planning import assert_whole
 from detectors.types import Region
 from schemas.change import ChangeKind

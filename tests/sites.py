@@ -14,8 +14,8 @@ from ipaddress import ip_network
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from daemon.acquire_files import Downloads
-from daemon.acquire_http import Caller
+from daemon.acquire.files import Downloads
+from daemon.acquire.http import Caller
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 

@@ -9,7 +9,7 @@ import zlib
 import py7zr
 import pytest
 
-from daemon.acquire_archives import BadArchive, delivered, unpack
+from daemon.acquire.archives import BadArchive, delivered, unpack
 from tests.ortho import delivery, sevenzipped, tile_name, volumes, zipped
 
 MOST = 1 << 24

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from daemon import acquire_round
-from daemon.acquire_settings import CopernicusSource
+from daemon.acquire import round as acquire_round
+from daemon.acquire.settings import CopernicusSource
 from schemas.policy import Sensor
 from tests.acquiring import image_of, inbox, look, state
 from tests.sites import Held, Reply, as_json, site

@@ -10,9 +10,9 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from daemon.acquire import AcquireError, Stopped
-from daemon.acquire_files import Checksum, Downloads, WrongChecksum, md5_list, safe_name
-from daemon.acquire_http import Caller, Refused, Unreachable, keeps_tls, xml_of
+from daemon.acquire.files import Checksum, Downloads, WrongChecksum, md5_list, safe_name
+from daemon.acquire.http import Caller, Refused, Unreachable, keeps_tls, xml_of
+from daemon.acquire.watcher import AcquireError, Stopped
 from tests.sites import LOOPBACK, Held, Reply, caller, downloads, site
 
 BODY = random.Random(1).randbytes(300_000)

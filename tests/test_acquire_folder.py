@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from daemon.acquire_settings import FolderSource
+from daemon.acquire.settings import FolderSource
 from tests.acquiring import NOW, image_of, inbox, look, state
 from tests.ortho import (
     LEFT,

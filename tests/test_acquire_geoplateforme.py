@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 
-from daemon.acquire_settings import GeoplateformeSource
+from daemon.acquire.settings import GeoplateformeSource
 from tests.acquiring import image_of, inbox, look, state
 from tests.ortho import LEFT, graph, ground, md5, sevenzipped, tile, tile_name, volumes, zipped
 from tests.sites import Held, Reply, site

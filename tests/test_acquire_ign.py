@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from shapely.geometry import box
 
-from daemon.acquire_ign import (
+from daemon.acquire.ign import (
     NoDate,
     Tile,
     day_of,

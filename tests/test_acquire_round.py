@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from daemon.acquire import AcquireError, Page, Ref
-from daemon.acquire_round import GIVE_UP_AFTER, LONGEST_AGAIN, Acquirer
-from daemon.acquire_settings import FolderSource, S3Source, secret, secret_name
-from daemon.acquire_sources import acquirer, announcer, state_file
-from daemon.acquire_state import Busy, StateFile
+from daemon.acquire.round import GIVE_UP_AFTER, LONGEST_AGAIN, Acquirer
+from daemon.acquire.settings import FolderSource, S3Source, secret, secret_name
+from daemon.acquire.sources import acquirer, announcer, state_file
+from daemon.acquire.state import Busy, StateFile
+from daemon.acquire.watcher import AcquireError, Page, Ref
 from daemon.cli import app
 from daemon.config import KafkaSettings, Settings, load
 from daemon.service import Service
@@ -315,7 +315,7 @@ def test_secrets_come_from_the_environment_and_show_nowhere(monkeypatch):
 def test_paths_are_seen_from_the_file_and_every_key_says_what_it_is(tmp_path):
     from typing import get_args
 
-    from daemon.acquire_settings import AcquireSettings
+    from daemon.acquire.settings import AcquireSettings
 
     text = '[[acquire]]\nname = "a"\nkind = "folder"\nfolder = "d"\n'
     found = load(configured(tmp_path, f'acquire_folder = "images"\n{text}'))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from botocore.config import Config
 
-from daemon.acquire_settings import S3Source
+from daemon.acquire.settings import S3Source
 from tests.acquiring import image_of, inbox, look, state
 from tests.integration.broker import free_port
 from tests.ortho import delivery, tile_name, zipped

@@ -11,9 +11,9 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
-from daemon.acquire import AcquireError
-from daemon.acquire_items import acquired_of, parts_of, sensor_of
-from daemon.acquire_settings import StacSource
+from daemon.acquire.items import acquired_of, parts_of, sensor_of
+from daemon.acquire.settings import StacSource
+from daemon.acquire.watcher import AcquireError
 from schemas.policy import Sensor
 from tests.acquiring import NOW, image_of, inbox, look, state
 from tests.sites import Held, Reply, as_json, site

@@ -12,8 +12,8 @@ import pytest
 from openapi_spec_validator import validate
 from shapely.geometry import box
 
-from daemon import api_alerts
-from daemon.bench_patch import event_of
+from daemon.api import alerts as api_alerts
+from daemon.bench.patch import event_of
 from daemon.config import Scope
 from daemon.problems import MOST_BODY
 from schemas.alert import AlertKind, AlertState

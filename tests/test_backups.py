@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.backups import Backups
-from daemon.bench_broker import free_port
+from daemon.bench.broker import free_port
 from daemon.cli import app
-from daemon.commands_recovery import ServiceRefused
+from daemon.commands.recovery import ServiceRefused
 from daemon.config import HttpSettings, Scope
 from daemon.service import Service, handled
 from tests.map_store import building, content, made_store, patched

@@ -3,8 +3,8 @@
 import pytest
 import rasterio
 
-from daemon.bench import bench_detect, make_big_pair
-from daemon.bench_device import bench_device
+from daemon.bench.detect import bench_detect, make_big_pair
+from daemon.bench.device import bench_device
 
 
 def test_the_pair_is_tiled_and_differs(tmp_path):
@@ -22,8 +22,8 @@ def test_figures_are_consistent():
 
 
 def test_a_device_is_measured_against_its_own_roof(monkeypatch):
-    monkeypatch.setattr("daemon.bench_device.SECONDS", 0.05)
-    monkeypatch.setattr("daemon.bench_device.COPY_BYTES", 1 << 22)
+    monkeypatch.setattr("daemon.bench.device.SECONDS", 0.05)
+    monkeypatch.setattr("daemon.bench.device.COPY_BYTES", 1 << 22)
     monkeypatch.setitem(bench_device.__globals__["PRODUCT_SIDE"], "cpu", 256)
     made = bench_device(device="cpu", size=128, batch=2)
     cases = {row["case"]: row for row in made["cases"]}

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 from shapely.geometry import box
 
-from daemon.bench_broker import available
-from daemon.bench_capacity import assumptions, compared, plan_figures, this_machine
-from daemon.bench_costs import GROUPS, Effort, measure_costs, read_costs
-from daemon.bench_country import made_apart, made_up_regions, record_of, scenes_of
-from daemon.bench_service_costs import RESTING_STORES, costs_of
-from daemon.bench_simulate import Simulated, shares, simulate
-from daemon.capacity import Costs, Machine, france, plan
+from daemon.bench.broker import available
+from daemon.bench.capacity import assumptions, compared, plan_figures, this_machine
+from daemon.bench.costs import GROUPS, Effort, measure_costs, read_costs
+from daemon.bench.country import made_apart, made_up_regions, record_of, scenes_of
+from daemon.bench.needs import Costs, Machine, france, plan
+from daemon.bench.service_costs import RESTING_STORES, costs_of
+from daemon.bench.simulate import Simulated, shares, simulate
 from schemas.envelope import parse_acquisition
 from schemas.errors import UsageError
 from tests.test_capacity import COSTS

@@ -3,7 +3,7 @@
 import geopandas as gpd
 import shapely
 
-from daemon.bench_patch import bench_patch, make_map
+from daemon.bench.patch import bench_patch, make_map
 
 
 def test_the_made_map_is_an_irregular_coverage(tmp_path):

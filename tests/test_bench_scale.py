@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.bench_scale import _settings, bench_scale
+from daemon.bench.scale import _settings, bench_scale
 from daemon.config import load
 from tests.integration.broker import available
 

@@ -8,9 +8,9 @@ import pytest
 import shapely
 from rasterio.features import geometry_mask, rasterize
 
-from daemon.bench_alerts import bench_alerts
-from daemon.bench_scenes import Scenery
-from daemon.bench_spectra import BANDS
+from daemon.bench.alerts import bench_alerts
+from daemon.bench.scenes import Scenery
+from daemon.bench.spectra import BANDS
 from schemas.nomenclature import CS_INDEX, CS_LEAVES, US_CODES
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from daemon.bench_broker import available
-from daemon.bench_service import bench_service
-from daemon.bench_watch import Sample, figures
+from daemon.bench.broker import available
+from daemon.bench.service import bench_service
+from daemon.bench.watch import Sample, figures
 
 
 @pytest.mark.timeout(900)  # four processes that import torch, on a machine that may be busy
@@ -22,7 +22,7 @@ from daemon.bench_watch import Sample, figures
     ],
 )
 def test_every_message_is_accounted_for(source, monkeypatch):
-    monkeypatch.setattr("daemon.bench_service.WARM", 20)
+    monkeypatch.setattr("daemon.bench.service.WARM", 20)
     made = bench_service(events=60, source=source, polygons=400)
     assert made["sent"]["events"] == 80 and made["sent"]["again"] and made["sent"]["poison"]
     assert made["accounted_for"] and made["lost"] == 0 and made["unpublished"] == 0

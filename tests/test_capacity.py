@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.capacity import (
+from daemon.bench.needs import (
     DAY,
     PLANNED,
     YEAR_DAYS,

@@ -36,7 +36,7 @@ REVIEWED = {
     ("updater/image_search.py", "where"),
     ("updater/map_pages.py", "head"),
     ("updater/map_pages.py", "where"),
-    ("daemon/tiles.py", "sql"),  # of a table of constants
+    ("daemon/page/tiles.py", "sql"),  # of a table of constants
 }
 """Names that may stand in SQL though they are no constants."""
 FORBIDDEN = {

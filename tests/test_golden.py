@@ -5,7 +5,7 @@ import pytest
 import shapely
 from shapely.geometry import box
 
-from daemon.bench_patch import CORNER
+from daemon.bench.patch import CORNER
 from tests.golden import delivery
 from updater.importer import create_store, prepare
 from updater.reads import as_of, end_of, zone_construite_parts

@@ -21,8 +21,8 @@ import rasterio
 
 from daemon.config import ExportSettings, HttpSettings, Scope
 from daemon.http import application
-from daemon.job_records import Job, JobState, Shelf
-from daemon.jobs import MOST_ATTEMPTS, Exports
+from daemon.jobs.jobs import MOST_ATTEMPTS, Exports
+from daemon.jobs.records import Job, JobState, Shelf
 from daemon.metrics import Metrics
 from tests.exported import COMMUNE, WANTED, exported_store
 from tests.map_store import building, made_store, patched

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from daemon.bench_patch import CORNER, make_map
+from daemon.bench.patch import CORNER, make_map
 from tests.map_store import building, patched
 from updater import legal_rows
 from updater.artificialisation import components, statuses
@@ -19,7 +19,7 @@ SIDE = 80
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """A map of 6 400 plots of about a sixth of a hectare, many of them small enclosed surfaces."""
-    monkeypatch.setattr("daemon.bench_patch.CELL_M", 40.0)
+    monkeypatch.setattr("daemon.bench.patch.CELL_M", 40.0)
     make_map(tmp_path / "m.gpkg", polygons=SIDE * SIDE, seed=2)
     create_store(tmp_path / "D032.duckdb", tmp_path / "m.gpkg", territory="D032", millesime=2021)
     with Store.open(tmp_path / "D032.duckdb") as opened:

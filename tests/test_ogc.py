@@ -11,11 +11,11 @@ from openapi_spec_validator import validate
 from pyproj import Transformer
 from shapely.geometry import box, shape
 
-from daemon import ogc
 from daemon.config import Scope
-from daemon.ogc import CLASSES
-from daemon.ogc_crs import CRS84, EPSG, ground_of, offered, presented
-from daemon.ogc_query import MOST
+from daemon.ogc import addresses as ogc
+from daemon.ogc.addresses import CLASSES
+from daemon.ogc.crs import CRS84, EPSG, ground_of, offered, presented
+from daemon.ogc.query import MOST
 from schemas.alert import AlertState
 from tests.map_store import FIRST, building, patched
 from tests.served import api, known
@@ -366,7 +366,7 @@ def test_a_chain_of_pages_is_one_state_of_the_map(tmp_path):
 
 
 def test_a_page_holds_no_more_than_it_may(call, monkeypatch):
-    monkeypatch.setattr("daemon.ogc_query.MOST", 20)
+    monkeypatch.setattr("daemon.ogc.query.MOST", 20)
     pages = call.pages(MAP, limit=5000)
     assert len(pages) > 5 and max(page["numberReturned"] for page in pages) == 20
 

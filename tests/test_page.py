@@ -14,9 +14,9 @@ from importlib.resources import files
 import pytest
 from PIL import Image
 
-from daemon import atlas as atlas_module
 from daemon.config import Scope
-from daemon.page import assets, build, language_of, words
+from daemon.page import atlas as atlas_module
+from daemon.page.pages import assets, build, language_of, words
 from schemas.alert import AlertState
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, US_CODES
 from tests.page_scene import COMMUNE, page_scene
@@ -201,7 +201,7 @@ def test_after_a_review_the_tile_of_alerts_is_another_and_the_maps_is_not(
 
 
 def test_the_list_is_ranked_filtered_and_paged(call, scene, monkeypatch):
-    monkeypatch.setattr("daemon.api_map.ROWS", 3)
+    monkeypatch.setattr("daemon.api.map.ROWS", 3)
     records = alerts_now(scene.store)
     first = call("GET", "/map/alerts").json
     assert first["total"] == len(records) and len(first["alerts"]) == 3

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from daemon.cli import app
 from daemon.config import load
 from daemon.logs import configure
-from daemon.publish import alone
-from daemon.publish_token import PublishError
+from daemon.publish.publishing import alone
+from daemon.publish.token import PublishError
 from schemas.errors import UsageError
 from tests.entrepot import (
     COPY,
@@ -153,7 +153,7 @@ def test_a_map_goes_all_the_way_and_the_second_time_nothing_happens(there, publi
 
 
 def test_what_is_stored_is_what_was_exported_byte_for_byte(there, publish, db, monkeypatch):
-    monkeypatch.setattr("daemon.publish_stored.Storing.tidy", lambda _: None)
+    monkeypatch.setattr("daemon.publish.stored.Storing.tidy", lambda _: None)
     done = publish.done()
     stored = files_of(there.home(done["stored"]))
     sent = [p for p in files_of(db.parent / "deliveries").values() if p.suffix in {".sql", ".gpkg"}]
@@ -186,7 +186,7 @@ def test_troubles_that_pass_are_borne(there, publish, db):
 
 
 def test_a_platform_that_is_away_is_left_for_later(there, publish, monkeypatch):
-    monkeypatch.setattr("daemon.publish_http.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("daemon.publish.http.FIRST_WAIT", 0.001)
     there.faults.append(Fault("GET uploads", status=503, times=100))
     assert "status 503; run this again later" in publish.failed()
     there.faults[:] = [Fault("GET uploads", status=429, after="4000")]
@@ -198,7 +198,7 @@ def test_wherever_it_stops_the_next_run_goes_on_and_makes_nothing_twice(
 ):
     """After every single change at the platform the answer is lost, and the run with it. (PUTs are
     let through: a run that does not know of one repeats it.)"""
-    monkeypatch.setattr("daemon.publish_http.TRIES", 1)
+    monkeypatch.setattr("daemon.publish.http.TRIES", 1)
     runs, frame = 0, state(db)
     while True:
         runs += 1
@@ -214,7 +214,7 @@ def test_wherever_it_stops_the_next_run_goes_on_and_makes_nothing_twice(
 
 
 def test_a_file_half_there_is_sent_again_and_the_others_are_not(there, publish, monkeypatch, db):
-    monkeypatch.setattr("daemon.publish_http.TRIES", 1)
+    monkeypatch.setattr("daemon.publish.http.TRIES", 1)
     there.faults.append(Fault(UPLOADS, cut=40_000))
     publish.failed()  # in the structure's only file
     there.faults.append(Fault(r"POST uploads/[^/]+/md5", status=500, times=1))
@@ -308,7 +308,7 @@ def test_changes_whose_run_was_killed_are_counted_before_new_ones_come(
     first = publish.done()
     with Store.open(db) as store:
         patched(store, 2, [building(250, 480)], days=20)
-    monkeypatch.setattr("daemon.publish_http.TRIES", 1)
+    monkeypatch.setattr("daemon.publish.http.TRIES", 1)
     there.faults.append(Fault("POST processings/executions/.*/launch", drop=True))
     publish.failed("--incremental")  # launched, and nobody noted it
     with Store.open(db) as store:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.publish_steps import (
+from daemon.publish.steps import (
     CONTENT_TAG,
     SHOWN_TAG,
     Act,

@@ -11,7 +11,7 @@ from pystac_client import Client
 from shapely.geometry import box, mapping, shape
 
 from daemon.config import Scope
-from daemon.stac_query import DEFAULT
+from daemon.stac.query import DEFAULT
 from tests.served import api, known
 from tests.standards import EAST, NORTH, lambert_store, with_images
 from updater.commit import add_image

@@ -13,10 +13,10 @@ import shapely
 from PIL import Image
 from rasterio.transform import from_origin
 
-from daemon.mercator import HALF, WEB, Tile, onto, pixels_of
-from daemon.overview import OUTSIDE, Overview, Place, Theme, covering, drawn, palette
-from daemon.rasters import first_zoom, image_tile
-from daemon.tiles import EXTENT, alerts_of, changes_of, drawn_tile, map_tile
+from daemon.page.mercator import HALF, WEB, Tile, onto, pixels_of
+from daemon.page.overview import OUTSIDE, Overview, Place, Theme, covering, drawn, palette
+from daemon.page.rasters import first_zoom, image_tile
+from daemon.page.tiles import EXTENT, alerts_of, changes_of, drawn_tile, map_tile
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, USAGE
 from schemas.policy import Sensor
 from tests.coverages import random_coverage

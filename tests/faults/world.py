@@ -16,7 +16,7 @@ import numpy.typing as npt
 from shapely.geometry import box
 
 from daemon.announce import event_bytes, item_of, when
-from daemon.bench_patch import CORNER, CRS, make_map
+from daemon.bench.patch import CORNER, CRS, make_map
 from daemon.demo.render import write_geotiff
 from detectors.synthetic import make_pair
 from detectors.training import Example

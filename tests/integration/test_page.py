@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daemon.browser import SOFTWARE_GL, chromium
+from daemon.bench.browser import SOFTWARE_GL, chromium
 from daemon.config import ExportSettings, HttpSettings, Scope
 from daemon.http import application
-from daemon.job_records import Shelf
-from daemon.jobs import Exports
+from daemon.jobs.jobs import Exports
+from daemon.jobs.records import Shelf
 from daemon.metrics import Metrics
 from daemon.submit import Intake
 from schemas.alert import AlertState, FalseAlarm, Verdict

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from daemon.acquire_settings import FolderSource
+from daemon.acquire.settings import FolderSource
 from daemon.catalogue import CATALOGUE
 from daemon.config import HttpSettings
 from daemon.service import Service

@@ -11,9 +11,9 @@ from rasterio.transform import from_origin
 from shapely.geometry import box
 
 from daemon.announce import event_bytes, item_of
-from daemon.bench_alerts import STATES, Told, alerts_told, held_against
-from daemon.bench_parcels import Truth
-from daemon.bench_spectra import BANDS
+from daemon.bench.alerts import STATES, Told, alerts_told, held_against
+from daemon.bench.parcels import Truth
+from daemon.bench.spectra import BANDS
 from daemon.config import Settings
 from daemon.metrics import Metrics
 from daemon.pipeline import Outcome, Pipeline

@@ -16,8 +16,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from daemon import commands_status
 from daemon.announce import drop
+from daemon.commands import status as commands_status
 from daemon.config import HttpSettings
 from daemon.http import HttpServer, application
 from daemon.metrics import Metrics

@@ -1,0 +1,1 @@
+"""Where acquisitions come from: watchers, their protocols, what they fetch."""

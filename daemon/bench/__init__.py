@@ -1,0 +1,1 @@
+"""Measurements: ``millesimed bench``."""

@@ -1,0 +1,1 @@
+"""The map page: tiles, pictures, what is kept of a store for them."""

@@ -1,0 +1,1 @@
+"""A STAC API of the images behind the maps."""
