@@ -266,10 +266,14 @@ def _failures() -> list[series.Panel]:
             ("sum by (reason) (increase(millesimed_dead_letters_total[1h]))", "{{reason}}"),
         ),
         lines(
-            "Regions ignored, per day",
-            "`topology` should be rare.",
+            "Regions ignored, people's corrections, per day",
+            "`topology` should be rare; `corrected` is ground that people corrected.",
             units.Short,
             ("sum by (reason) (increase(millesimed_regions_ignored_total[1d]))", "{{reason}}"),
+            (
+                "sum by (outcome) (increase(millesimed_corrections_total[1d]))",
+                "correction: {{outcome}}",
+            ),
         ),
     ]
 
