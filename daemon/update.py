@@ -213,13 +213,19 @@ class Updating(Pipeline):
             asked.note(store, arrival, None, read)
             log.info("event_duplicate")
             return Outcome.DUPLICATE
-        if self._must_wait(store, arrival):
+        drawn = isinstance(event, CorrectionEvent)
+        if self._is_behind(store) if drawn else self._must_wait(store, arrival):
             asked.note(store, arrival, None, read)
             return Outcome.ASKED
         if isinstance(event, CorrectionEvent) or self._has_history(event):
             return super()._apply_to(store, event, message)
         asked.note(store, arrival, self._task(store, event, attempt=1), read)
         return Outcome.ASKED
+
+    def _is_behind(self, store: Store, *, before: int | None = None) -> bool:
+        """True while anything waits that came before a correction: it draws, and so in its turn."""
+        everywhere = (-math.inf, -math.inf, math.inf, math.inf)
+        return bool(asked.rivals(store, everywhere, before=before))
 
     def _must_wait(self, store: Store, arrival: Arrival, *, before: int | None = None) -> bool:
         around = arrival.footprint.buffer(CONTEXT_M).bounds
@@ -330,9 +336,12 @@ class Updating(Pipeline):
 
     def _taken_up(self, store: Store, row: Asked) -> bool:
         """True where an arrival is done with at once, which others may have waited for."""
-        if self._must_wait(store, row.arrival, before=row.seq):
-            return False
         event = parse_event(row.arrival.payload, dict(row.arrival.headers))
+        drawn = isinstance(event, CorrectionEvent)
+        if drawn and self._is_behind(store, before=row.seq):
+            return False
+        if not drawn and self._must_wait(store, row.arrival, before=row.seq):
+            return False
         if isinstance(event, AcquisitionEvent) and not self._has_history(event):
             return not self._give_out(store, row)
         with part(event_id=event.id, item=event.subject, store=store.territory):

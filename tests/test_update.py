@@ -138,7 +138,7 @@ def corrected(world, number):
     return to_structured(event_of(submission, "auch"))
 
 
-def test_a_correction_waits_for_earlier_images_of_its_ground_and_later_ones_for_it(world, tmp_path):
+def test_a_correction_waits_for_earlier_images_and_later_ones_of_its_ground_for_it(world, tmp_path):
     bodies = [
         world.events[0],
         corrected(world, 0),
@@ -150,7 +150,7 @@ def test_a_correction_waits_for_earlier_images_of_its_ground_and_later_ones_for_
     wanted = by_one_process(tmp_path / "alone", world.store, bodies)
     with Loop(tmp_path / "roles", world.store) as loop:
         came = [loop.arrive(body) for body in bodies]
-        assert came == [*4 * [Outcome.ASKED], Outcome.PROCESSED]  # the last one's ground is free
+        assert came == 5 * [Outcome.ASKED]  # it draws, and so in its turn
         first, second = loop.tasks()
         loop.answer(loop.judge(second))
         loop.reopen()
