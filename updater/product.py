@@ -16,6 +16,8 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, US_CODES, USAGE, Code
+from updater.store import Store
+from updater.territories import Territory
 
 CRS_TOKENS: Final = {
     "EPSG:2154": "LAMB93",
@@ -61,6 +63,17 @@ class Product:
         if self.territory != self.departement:
             place = f"{place}_{self.territory}"
         return f"OCS-GE_2-0__{FORMAT_TOKENS[format_]}_{token}_{place}_{self.millesime}-01-01"
+
+    @classmethod
+    def of(cls, store: Store, place: Territory | None, millesime: int) -> Product:
+        """A millésime of a store, of a territory of it or whole."""
+        return cls(
+            departement=store.territory,
+            territory=place.code if place else store.territory,
+            territory_name=place.name if place else store.territory,
+            millesime=millesime,
+            crs=store.crs,
+        )
 
     @property
     def title(self) -> str:

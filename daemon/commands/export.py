@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daemon.options import Db, Json, TerritoryCode, moment, store_path
-from daemon.output import bar, emit, show_figures
+from daemon.output import bar, busy, emit, show_figures
 from schemas.errors import UsageError
 from schemas.export import (
     COARSEST_M,
@@ -61,24 +61,17 @@ def export(  # noqa: PLR0913, PLR0917 - each argument is a flag
     if format_ not in FORMATS:
         raise UsageError(f"There is no format {format_!r}; use {', '.join(FORMATS)}, geotiff.")
     known = moment(as_of) if as_of else FOREVER
-    with Store.open(store_path(db)) as store:
+    with Store.open(store_path(db)) as store, busy(f"export: {millesime} as {format_}"):
         polygons = state(store, valid_at=end_of(millesime), recorded_at=known)
         if not polygons:
             raise UsageError(
                 f"The store has no map for {millesime}; its first millésime is {store.millesime}."
             )
         place = find_territory(store, territory or store.territory)
-        product = Product(
-            departement=store.territory,
-            territory=place.code if place else store.territory,
-            territory_name=place.name if place else store.territory,
-            millesime=millesime,
-            crs=store.crs,
-        )
         path, count = write_product(
             polygons,
             out,
-            product,
+            Product.of(store, place, millesime),
             format_=format_,
             ground=place.geometry if place else None,
             zones=zone_construite_parts(store),

@@ -111,14 +111,7 @@ def ground_of(store: Store, territory: str | None, millesime: int) -> Ground:
         NotFound: there is no such territory.
     """
     place = find_territory(store, territory or store.territory)
-    product = Product(
-        departement=store.territory,
-        territory=place.code if place else store.territory,
-        territory_name=place.name if place else store.territory,
-        millesime=millesime,
-        crs=store.crs,
-    )
-    return Ground(product, place)
+    return Ground(Product.of(store, place, millesime), place)
 
 
 def state_of(
