@@ -7,13 +7,15 @@ read it; ``pystac`` writes it (``daemon.announce``).
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
@@ -26,6 +28,7 @@ from schemas.policy import FIRST_YEAR, LAST_YEAR, MAX_FOOTPRINT_VERTICES, Sensor
 TERRITORY_PATTERN = r"^D(0[1-9]|[1-9][0-9]|[0-9]{3}|0?2[AB]|9[78][0-9])$"
 """A département as IGN names it in its deliveries: ``D032``, ``D02A``, ``D971``."""
 
+_NUMBER: Final = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 Departement = Annotated[str, Field(pattern=TERRITORY_PATTERN)]
 
 
@@ -36,7 +39,17 @@ def _in_the_age_of_imagery(value: datetime) -> datetime:
     return value
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_the_age_of_imagery)]
+def _written_out(value: object) -> object:
+    """RFC 3339 has no seconds since 1970, which pydantic would take for an instant."""
+    if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        raise ValueError("an instant as RFC 3339 writes it, as in 2024-06-18T10:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""An instant with its offset from UTC."""
+Moment = Annotated[Instant, AfterValidator(_in_the_age_of_imagery)]
+"""An instant an image can be from."""
 
 
 class AcquisitionProperties(BaseModel):

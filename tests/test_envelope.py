@@ -131,6 +131,14 @@ def test_a_part_without_rings_and_a_ring_that_is_open_are_refused(parts):
         MultiPolygon(coordinates=parts)
 
 
+@pytest.mark.parametrize("instant", [0, 1718704800, 1718704800.5, "1718704800", " 0.0", "1e9"])
+def test_seconds_since_1970_are_no_instant(instant):
+    document = json.loads(to_structured(event()))
+    document["data"]["properties"]["datetime"] = instant
+    with pytest.raises(InvalidEvent):
+        parse_acquisition(json.dumps(document).encode(), {})
+
+
 def test_a_footprint_of_more_vertices_than_any_scene_is_refused():
     ring = [[0.5 + n * 1e-6, 43.5] for n in range(MAX_FOOTPRINT_VERTICES)] + [[0.5, 43.5]]
     data = item(geometry={"type": "Polygon", "coordinates": [ring]})

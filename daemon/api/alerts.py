@@ -14,6 +14,7 @@ from daemon.problems import problems
 from daemon.served import Behind, Departement, Page, PageNumber, page_of
 from daemon.submit import restoring
 from daemon.tokens import Caller, needs
+from schemas.acquisition import Instant
 from schemas.alert import Alert, AlertKind, AlertState, FalseAlarm
 from updater.alert_rows import message
 from updater.alert_search import Asked
@@ -82,7 +83,7 @@ def alerts(  # noqa: PLR0913, PLR0917 - each argument is a filter
         str | None,
         Query(max_length=100, description="west,south,east,north in degrees (EPSG:4326)."),
     ] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Known then or later.")] = None,
+    since: Annotated[Instant | None, Query(description="Known then or later.")] = None,
     page: PageNumber = 1,
 ) -> Alerts:
     """Alerts in their latest state, most important (area × probability × legal weight) first."""

@@ -46,6 +46,7 @@ from updater.subscriptions import find
 
 TOKENS = {scope.value: f"msm_{scope.value}" for scope in Scope}
 UNLIMITED = Rate(1e9, 10**9)
+TOO_LARGE = 413
 DEADLINE_SECONDS = 10.0
 """For one answer, on a machine that does other things too; most take milliseconds."""
 PROMISED = (
@@ -191,7 +192,9 @@ class Caller:
         self._seen[answer.status_code] += 1
         outside = answer.status_code in CALLS_OUT
         checks = [c for c in PROMISED if not (outside and c is not_a_server_error)]
-        if not there:
+        if (
+            not there and answer.status_code != TOO_LARGE
+        ):  # a refusal of what no one has looked into
             checks.append(negative_data_rejection)
         case.validate_response(answer, checks=checks)
         kind = next(iter(answer.headers.get("content-type", [])), None)
