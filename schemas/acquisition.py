@@ -8,7 +8,7 @@ read it; ``pystac`` writes it (``daemon.announce``).
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -48,6 +48,8 @@ def _written_out(value: object) -> object:
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 """An instant with its offset from UTC."""
+Day = Annotated[date, BeforeValidator(_written_out)]
+"""A day, as in 2024-06-18."""
 Moment = Annotated[Instant, AfterValidator(_in_the_age_of_imagery)]
 """An instant an image can be from."""
 

@@ -21,6 +21,7 @@ from daemon.page.told import Filter, Order, Row, ordered
 from daemon.problems import problems
 from daemon.served import Behind, Departement, PageNumber
 from daemon.tokens import needs
+from schemas.acquisition import Day
 from schemas.alert import AlertKind, AlertState, Place
 from schemas.legal import LegalStatus, legal_status, matrix_row
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, US_CODES, USAGE
@@ -231,8 +232,8 @@ def listed(  # noqa: PLR0913, PLR0917 - each argument is a filter
     kind: Annotated[list[AlertKind] | None, Query(description="May be repeated.")] = None,
     min_area: Annotated[float, Query(ge=0, description="Square metres.")] = 0.0,
     min_probability: Annotated[float, Query(ge=0, le=1)] = 0.0,
-    first: Annotated[date | None, Query(description="Last seen then or later.")] = None,
-    last: Annotated[date | None, Query(description="Last seen then or before.")] = None,
+    first: Annotated[Day | None, Query(description="Last seen then or later.")] = None,
+    last: Annotated[Day | None, Query(description="Last seen then or before.")] = None,
     sort: Order = Order.RANK,
     page: PageNumber = 1,
 ) -> Listed:
