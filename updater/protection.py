@@ -21,6 +21,9 @@ from schemas.policy import ALERT_SAME_GROUND_SHARE, CORRECTED_PROBABILITY
 from updater import topology
 from updater.types import AlertRecord, Corrected, Drawn, MapPolygon, Rules, Says, Seen
 
+REACH_M = 250.0
+"""How far beyond itself a region can alter the map: a rest of the largest minimum unit, 2 500 m2,
+of the smallest width a map polygon has."""
 HELD_M2 = 1.0
 """Less corrected ground under another cover than before is grid noise."""
 
@@ -42,10 +45,11 @@ class Ground:
         self._tree = shapely.STRtree([c.geometry for c in corrected]) if corrected else None
 
     def held(self, region: Region, rules: Rules) -> Held | None:
-        """What a region may not overwrite; None where it meets no such ground."""
+        """What a region may not overwrite; None where there is none near: rests that are too small
+        join a neighbour beyond the region itself."""
         if self._tree is None or isinstance(region, Drawn):
             return None
-        hits = np.sort(self._tree.query(region.geometry, predicate="intersects"))
+        hits = np.sort(self._tree.query(region.geometry, predicate="dwithin", distance=REACH_M))
         near = [self._corrected[int(i)] for i in hits]
         kept = [c for c in near if not may_overwrite(c, region, rules)]
         if not kept:

@@ -57,7 +57,8 @@ def prepared(
         UsageError, PublishError: there is no such map, or nothing that changes could go onto.
     """
     kind = kind_of(settings)
-    if wish.incremental and not (kind == "tables" and settings.keyed):
+    takes_changes = kind == "tables" and settings.keyed
+    if wish.incremental and not takes_changes:
         raise UsageError(
             "Only tables with a primary key take changes; set `publication.keyed` and a service "
             "other than DOWNLOAD, or leave --incremental out."
@@ -65,15 +66,18 @@ def prepared(
     with Store.open(wish.db) as store:
         ground = ground_of(store, wish.territory, wish.millesime)
         state = state_of(store, ground, kind)
-        if not wish.incremental:
+        # tiles are named after the tables they were made of, which are looked for by their name
+        if not wish.incremental and (not takes_changes or settings.pyramid is not None):
             return whole(store, settings, ground, state, wish.folder)
         held = patiently(wait, lambda: holdings(api, ground.name))
         held = [patiently(wait, partial(settled, api, one, state.id)) for one in held]
         done = [one for one in held if tags(one)[STATE_TAG] == state.id]
-        if done:
+        if done:  # whole or by changes: it is there
             return changes(
                 settings, ground, state, wish.folder, old=state, onto=str(done[-1]["_id"])
             )
+        if not wish.incremental:
+            return whole(store, settings, ground, state, wish.folder)
         old = _state_before(store, ground, kind, wish, held)
     onto = [one for one in held if tags(one)[STATE_TAG] == old.id]
     if not onto:

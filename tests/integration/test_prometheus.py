@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from contextlib import ExitStack, contextmanager
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -106,6 +107,17 @@ def wait(condition, seconds, why):
         time.sleep(0.25)
 
 
+def export(url):
+    """One export, to its end."""
+    wish = {"product": "map", "millesime": 2024, "format": "gpkg"}
+    job = httpx.post(f"{url}/exports", json=wish).raise_for_status().json()
+    wait(
+        lambda: httpx.get(f"{url}/exports/{job['id']}").json()["state"] == "done",
+        EVENT_SECONDS,
+        "the export never ended",
+    )
+
+
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory, small_scene):
     """Prometheus, after it has watched a service take in one real event."""
@@ -145,6 +157,7 @@ def asked(tmp_path_factory, small_scene):
             EVENT_SECONDS,
             "the event never had its effect",
         )
+        export(f"http://127.0.0.1:{port}")
         time.sleep(3 * SCRAPE_SECONDS)  # rates need two samples, rules one more evaluation
         yield found
 
