@@ -65,18 +65,24 @@ _REQUIRED_LIST: Final = "specversion, id, source and type"
 
 
 @dataclass(frozen=True, slots=True)
-class AcquisitionEvent:
-    """A validated acquisition: CloudEvents identity and the STAC Item it carries."""
+class _Identified:
+    """The CloudEvents identity of an event."""
 
     id: str
     source: str
     time: datetime | None
-    item: AcquisitionItem
 
     @property
     def key(self) -> str:
         """What makes the event unique (CloudEvents: ``source`` + ``id``)."""
         return f"{self.source}#{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcquisitionEvent(_Identified):
+    """A validated acquisition: CloudEvents identity and the STAC Item it carries."""
+
+    item: AcquisitionItem
 
     @property
     def subject(self) -> str:
@@ -85,18 +91,10 @@ class AcquisitionEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class CorrectionEvent:
+class CorrectionEvent(_Identified):
     """A validated batch of corrections with its CloudEvents identity."""
 
-    id: str
-    source: str
-    time: datetime | None
     correction: Correction
-
-    @property
-    def key(self) -> str:
-        """What makes the event unique (CloudEvents: ``source`` + ``id``)."""
-        return f"{self.source}#{self.id}"
 
     @property
     def subject(self) -> str:

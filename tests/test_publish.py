@@ -284,6 +284,19 @@ def test_changes_go_onto_what_is_published(there, publish, db):
     assert not publish.done()["changed"]  # it is there whole, however it came
 
 
+def test_changes_that_failed_keep_nobody_from_publishing_the_map_whole(there, publish, db):
+    publish.done()
+    with Store.open(db) as store:
+        patched(store, 2, [building(300, 480, 60, 50)], days=40)
+    there.processing_ends = ["FAILURE"]
+    publish.failed("--incremental")
+    there.processing_ends = []
+    with Store.open(db) as store:
+        patched(store, 3, [building(450, 480, 60, 50)], days=60)
+    assert "publish the map whole" in publish.failed("--incremental")
+    assert_published(there, publish.done(), state(db))
+
+
 def test_changes_from_an_older_year(there, publish, db):
     first = publish.done(millesime=2021)
     assert_published(there, first, state(db, 2021))

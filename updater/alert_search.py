@@ -21,6 +21,8 @@ from updater.types import AlertRecord
 
 AT_ONCE: Final = 500
 """Alerts read at a time where all are gone through: some megabytes."""
+ALL: Final = 2**62
+"""More alerts than there can be."""
 AREA_SLACK: Final = 1e-6
 """Square metres: the database sums the corners of an outline in another order than GEOS."""
 _RANKED: Final = """
@@ -110,8 +112,7 @@ def page(
 def each(store: Store, asked: Asked) -> Iterator[AlertRecord]:
     """All alerts asked for in their latest state, most important first, a few read at a time. One
     that changes meanwhile comes as it is then."""
-    count, _ = first(store, asked, 0)
-    _, keys = first(store, asked, count)
+    _, keys = first(store, asked, ALL)
     for start in range(0, len(keys), AT_ONCE):
         wanted = [alert for _, alert in keys[start : start + AT_ONCE]]
         records = {record.id: record for record in _load(store, wanted)}

@@ -70,7 +70,10 @@ def prepared(
         if not wish.incremental and (not takes_changes or settings.pyramid is not None):
             return whole(store, settings, ground, state, wish.folder)
         held = patiently(wait, lambda: holdings(api, ground.name))
-        held = [patiently(wait, partial(settled, api, one, state.id)) for one in held]
+        if wish.incremental:
+            held = [patiently(wait, partial(settled, api, one, state.id)) for one in held]
+        else:  # changes that are being made, or failed, are no hindrance to making it anew
+            held = [one for one in held if tags(one).get(COMING_TAG, NOTHING) == NOTHING]
         done = [one for one in held if tags(one)[STATE_TAG] == state.id]
         if done:  # whole or by changes: it is there
             return changes(
