@@ -1,10 +1,14 @@
-"""A Kafka broker as a process of its own, on loopback, for benches and tests."""
+"""A Kafka broker as a process of its own, on loopback, for benches and tests.
+
+Before it stands a process that lets a fetch wait as Kafka does (:mod:`daemon.bench.patience`).
+"""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +54,9 @@ class Broker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
+        self._own = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._front: subprocess.Popen[bytes] | None = None
 
     @property
     def server(self) -> str:
@@ -58,9 +64,9 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def pid(self) -> int | None:
-        """Its process, None while it is stopped."""
-        return None if self._process is None else self._process.pid
+    def pids(self) -> list[int]:
+        """Its processes, none while it is stopped."""
+        return [process.pid for process in (self._process, self._front) if process is not None]
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -72,12 +78,14 @@ class Broker:
             raise UsageError(
                 f"There is no {PROGRAM} here; install millesimed[test] or use the inbox."
             )
-        command = [_binary(), "start", "--only", "kafka", "--kafka-port", str(self.port)]
+        command = [_binary(), "start", "--only", "kafka", "--kafka-port", str(self._own)]
         command += ["--data-dir", str(self.folder / "broker")]
+        front = [sys.executable, "-m", "daemon.bench.patience", str(self.port), str(self._own)]
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the broker of a package
                 command, stdout=log, stderr=log
             )
+            self._front = subprocess.Popen(front, stdout=log, stderr=log)  # noqa: S603 - this program
         until = time.monotonic() + START_SECONDS
         while True:
             admin = AdminClient({"bootstrap.servers": self.server, "log_level": 0})
@@ -95,10 +103,11 @@ class Broker:
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop it, or kill it, which loses what it has not saved."""
-        if self._process is not None:
-            self._process.kill() if kill else self._process.terminate()
-            self._process.wait(timeout=20)
-            self._process = None
+        for process in (self._process, self._front):
+            if process is not None:
+                process.kill() if kill or process is self._front else process.terminate()
+                process.wait(timeout=20)
+        self._process = self._front = None
 
     def create(self, names: list[str], *, partitions: int = 1) -> None:
         """Make topics."""

@@ -131,7 +131,7 @@ def compared(
             "core": run.core_seconds / (machine.cores * run.relayed_seconds),
         },
         "cores_taken_by_others": run.others_cores,
-        "cores_spent_polling": run.polling_cores,
+        "cores_of_broker": run.broker_cores,
         "core_seconds": run.cpu,
         "core_seconds_predicted": run.events * costs.event_cores
         + run.changes * costs.change_cores

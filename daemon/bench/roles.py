@@ -3,57 +3,30 @@
 A detect worker takes the task, reads its context from the exchange folder, and answers with the
 regions that the scene's name promises. An update process draws no pictures of alerts, which are
 pixels too. Everything else is what ``millesimed run --role update`` and ``--role detect`` do.
-
-The bench's broker answers a fetch at once though it has nothing, where Kafka waits
-(``fetch.wait.max.ms``): every consumer keeps it, and a thread of its own client, busy with that for
-half a core each. So the CPU time of the client's threads is counted apart, as polling.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any, Final
-
-import psutil
+from typing import Any
 
 from daemon.bench.country import DETECTOR, made_up_regions
-from daemon.config import KafkaSettings, Settings
+from daemon.config import Settings
 from daemon.detect_worker import Detecting
 from daemon.judging import Context, Judged
 from daemon.pictures import Drawer
 from daemon.roles import DetectService, UpdateService
 from daemon.service import Handler, Service
-from daemon.sources import KafkaSource, Message, Place, Source
+from daemon.sources import Message, Source
 from schemas.task import Task
 from updater import outbox
 from updater.store import Store
 
 CHANNELS = ("folder", "kafka")
 """Channels of a service over Kafka that keep a position."""
-CLIENT_THREADS: Final = "rdk:"
-"""What the threads of the Kafka client are called."""
-_FEW_FETCHES: Final[dict[str, str | int | bool]] = {
-    "queued.min.messages": 1,
-    "fetch.queue.backoff.ms": 100,
-}
-
-
-class Calm(KafkaSource):
-    """Asks for nothing more while something fetched before waits to be handed out."""
-
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        offsets: Callable[[], dict[Place, int]] | None,
-        *,
-        own: Mapping[str, str | int | bool] | None = None,
-        **more: Any,  # noqa: ANN401 - as it is
-    ) -> None:
-        super().__init__(settings, offsets, own={**(own or {}), **_FEW_FETCHES}, **more)
 
 
 class MadeUp(Detecting):
@@ -70,7 +43,6 @@ class MadeUpDetect(DetectService):
     """A detect process that judges so."""
 
     worker = MadeUp
-    kafka_source = Calm
 
 
 class _NoPictures(Drawer):
@@ -85,8 +57,6 @@ class _NoPictures(Drawer):
 
 class MeasuredUpdate(UpdateService):
     """An update process that knows how long it waited for messages."""
-
-    kafka_source = Calm
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -138,8 +108,7 @@ def _run(
         return {
             "ready": service.ready,
             "outcomes": {outcome.value: count for outcome, count in service.counts.items()},
-            "cpu": working_seconds(),
-            "all_cpu": time.process_time(),
+            "cpu": time.process_time(),
             "waited": waited(),
         }
 
@@ -152,19 +121,3 @@ def _run(
     threading.Thread(target=listen, daemon=True).start()
     service.run()
     orders.send(look())
-
-
-def working_seconds() -> float:
-    """CPU seconds of this process, without those of the Kafka client where threads have names."""
-    return sum(
-        thread.user_time + thread.system_time
-        for thread in psutil.Process().threads()
-        if not _thread_name(thread.id).startswith(CLIENT_THREADS)
-    )
-
-
-def _thread_name(number: int) -> str:
-    try:
-        return Path(f"/proc/self/task/{number}/comm").read_text(encoding="utf-8")
-    except OSError:  # no Linux, or it ended
-        return ""

@@ -30,9 +30,6 @@ from detectors.types import Progress
 from schemas.envelope import MODELS, TOPIC_ACQUISITIONS
 
 PARTITIONS: Final = 8
-NICE: Final = 10
-"""Of the broker: a tenth of the others' weight, so that what it spins for nothing (see
-``bench_roles``) is taken from nobody, and it still answers on a machine that is busy."""
 ASKED_AT_ONCE: Final = 1_000
 """So many that no process waits for the next round of the relay, as one that judges pixels would
 not."""
@@ -55,9 +52,8 @@ class Simulated:
     writer_seconds: float
     """Wall time in which update processes were not waiting for a message, all of them together."""
     cpu: dict[str, float]
-    polling_cores: float
-    """Cores the broker and its clients' threads took, nearly all of them for answers that say
-    nothing; no part of the above."""
+    broker_cores: float
+    """Cores the broker took, which is no part of the above."""
     resting_cores: float
     """Cores that all processes together take while nothing comes."""
     others_cores: float
@@ -118,7 +114,7 @@ def simulate(
         relayed_seconds=relayed,
         writer_seconds=writers * seconds - waited,
         cpu={kind: last.cpu[kind] - first.cpu[kind] for kind in last.cpu},
-        polling_cores=(last.polling - first.polling) / relayed,
+        broker_cores=(last.broker - first.broker) / relayed,
         resting_cores=resting,
         others_cores=max(0.0, (_others(last) - _others(first)) / relayed),
         store_bytes=sum(p.stat().st_size - before[c] for c, p in country.stores.items()),
@@ -136,12 +132,12 @@ def shares(codes: Sequence[str], writers: int) -> list[list[str]]:
 @dataclass(frozen=True, slots=True)
 class Looked:
     """All processes at one instant: events done, seconds each writer waited for messages, CPU
-    seconds by kind, of the broker and its clients' threads, and of the whole machine."""
+    seconds by kind, of the broker, and of the whole machine."""
 
     processed: int
     waited: Sequence[float]
     cpu: Mapping[str, float]
-    polling: float
+    broker: float
     machine: float
 
 
@@ -150,7 +146,7 @@ class Roles:
     """The processes of a run."""
 
     server: str
-    broker: psutil.Process
+    broker: Sequence[psutil.Process]
     updates: list[Any]
     detect: Any
 
@@ -158,7 +154,7 @@ class Roles:
         """Ask every process how far it is."""
         told = [self._ask(pipe, "look") for pipe in self.updates]
         judged = self._ask(self.detect, "look")
-        broker = self.broker.cpu_times()
+        broker = [process.cpu_times() for process in self.broker]
         own = psutil.Process().cpu_times()
         machine = psutil.cpu_times()
         return Looked(
@@ -172,9 +168,7 @@ class Roles:
                 "detect": judged["cpu"],
                 "bench": own.user + own.system,
             },
-            polling=broker.user
-            + broker.system
-            + sum(t["all_cpu"] - t["cpu"] for t in [*told, judged]),
+            broker=sum(times.user + times.system for times in broker),
             machine=sum(machine) - machine.idle - getattr(machine, "iowait", 0.0),
         )
 
@@ -231,8 +225,7 @@ def running(folder: Path, country: Country, *, writers: int) -> Iterator[Roles]:
     """A broker, update processes and a detect process, ready; stopped cleanly at the end."""
     with ExitStack() as stack:
         broker: Broker = stack.enter_context(brittle_broker(folder, partitions=PARTITIONS))
-        known = psutil.Process(broker.pid)
-        known.nice(NICE)
+        known = [psutil.Process(pid) for pid in broker.pids]
         pipes = []
         for number, codes in enumerate(shares(list(country.stores), writers)):
             settings = _settings(folder, broker.server, [country.stores[c] for c in codes], number)
@@ -262,7 +255,7 @@ def _settings(folder: Path, server: str, stores: list[Path], number: int) -> Set
 
 
 def _others(looked: Looked) -> float:
-    return looked.machine - sum(looked.cpu.values()) - looked.polling
+    return looked.machine - sum(looked.cpu.values()) - looked.broker
 
 
 def _send(server: str, records: Sequence[Any]) -> None:
