@@ -2,8 +2,9 @@
 
 ``server``: the broker it reads from and writes to, None for an inbox. ``stores``: départements,
 each a copy of the world's. ``port``: where it answers over HTTP, None for not at all. ``extra``:
-lines of its configuration. ``roles``: it is split into several processes. ``named``: workers keep
-their name over a restart, so that one that leaves for good is waited for.
+lines of its configuration; ``http``: of that section of it. ``roles``: it is split into several
+processes. ``named``: workers keep their name over a restart, so that one that leaves for good is
+waited for.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Rig:
     server: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     extra: str = ""
+    http: str = ""
     stores: tuple[str, ...] = ("D032",)
     acquisitions: str = TOPIC_ACQUISITIONS
     with_topics: bool = True
@@ -119,7 +121,7 @@ class Rig:
             lines.append('inbox = "inbox"')
         lines += ["[http]", f"enabled = {json.dumps(self.port is not None)}"]
         if self.port is not None:
-            lines.append(f"port = {self.port}")
+            lines += [f"port = {self.port}", self.http]
         if self.server is not None:
             lines += ["[kafka]", f'servers = "{self.server}"', f'group = "{self.name}"']
             lines.append(f'acquisitions = "{self.acquisitions}"')

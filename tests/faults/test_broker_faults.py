@@ -17,7 +17,6 @@ from confluent_kafka import Consumer
 from schemas.envelope import CHANGE_TYPE, TOPIC_ACQUISITIONS, TOPIC_CHANGES
 from tests.faults.gate import gate
 from tests.faults.outcome import store_outcome
-from tests.faults.processes import warm
 from tests.faults.rig import TO_TELL, Rig, create_topics, send
 from tests.faults.tally import tally
 from tests.faults.world import made_world, poison, stream
@@ -35,12 +34,6 @@ pytestmark = [
 ]
 PROCESSED = 'millesimed_events_total{outcome="processed"}'
 DEAD = 'millesimed_events_total{outcome="dead-lettered"}'
-
-
-@pytest.fixture(scope="module")
-def starter():
-    with warm() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.envelope import TASK_TYPE
-from tests.faults.processes import kill, warm
+from tests.faults.processes import kill
 from tests.faults.rig import DRAIN_SECONDS, Rig, send
 from tests.faults.tally import tally
 from tests.faults.world import made_world, stream
@@ -26,12 +26,6 @@ pytestmark = [
     pytest.mark.skipif(not available(), reason="noida-db is not installed"),
 ]
 ENDED_SECONDS = 240.0
-
-
-@pytest.fixture(scope="module")
-def starter():
-    with warm() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")

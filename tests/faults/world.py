@@ -7,23 +7,27 @@ tenths of a second; so what the map becomes does not depend on the order of even
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from shapely.geometry import box
+from shapely.geometry import box, mapping
+from shapely.geometry.base import BaseGeometry
 
 from daemon.announce import event_bytes, item_of, when
 from daemon.bench.patch import CORNER, CRS, make_map
 from daemon.demo.render import write_geotiff
+from daemon.submit import event_of
 from detectors.synthetic import make_pair
 from detectors.training import Example
+from schemas.correction import Submission
+from schemas.envelope import to_structured
 from schemas.policy import Sensor
 from schemas.subscription import ChannelKind, Wish
 from updater.commit import add_image
-from updater.crs import reproject
+from updater.crs import WGS84, reproject
 from updater.importer import create_store
 from updater.reads import ImageRecord
 from updater.store import Store
@@ -95,6 +99,45 @@ def _reference(item: str, path: Path, footprint: object) -> ImageRecord:
     return ImageRecord(item, path, Sensor.PVA, when(FLOWN_BEFORE), GSD_M, footprint)
 
 
+def submission(ground: BaseGeometry, *, comment: str = "seen on the way") -> dict[str, object]:
+    """What somebody sends in who has seen a building there."""
+    feature = {
+        "type": "Feature",
+        "geometry": mapping(reproject(ground, CRS, WGS84)),
+        "properties": {"code_cs": "CS1.1.1.1", "code_us": "US5"},
+    }
+    return {
+        "type": "FeatureCollection",
+        "features": [feature],
+        "observed": "2024-07-01T10:00:00Z",
+        "source": "OCS communale",
+        "comment": comment,
+        "departement": "D032",
+    }
+
+
+def yard(number: int, *, across: int, side_m: float = 40.0) -> BaseGeometry:
+    """Ground within the image of that number, of a world that has so many images in a row."""
+    row, col = divmod(number, across)
+    west, south = CORNER + MARGIN_M + STEP_M * np.array([col, row]) + 5.0
+    return box(west, south, west + side_m, south + side_m)
+
+
+def with_corrections(world: World, *, every: int = 3) -> World:
+    """The same with somebody's word after every so many acquisitions: in turn on ground whose image
+    is judged by then, and on ground whose image comes later."""
+    across = int(np.ceil(len(world.events) ** 0.5))
+    bodies = []
+    for number, body in enumerate(world.events):
+        bodies.append(body)
+        if number % every == every - 1:
+            turn = number // every
+            there = number - turn % 2 if turn % 2 else len(world.events) - 1 - turn
+            said = Submission.model_validate(submission(yard(there, across=across)))
+            bodies.append(to_structured(event_of(said, "auch")))
+    return replace(world, events=bodies)
+
+
 def poison(world: World, number: int) -> bytes:
     """What can have no effect, of four kinds."""
     kinds = (
@@ -107,7 +150,8 @@ def poison(world: World, number: int) -> bytes:
 
 
 def _altered(world: World, number: int, *, href: str) -> bytes:
-    document = json.loads(world.events[number % len(world.events)])
+    shown = [body for body in world.events if b'"assets"' in body]
+    document = json.loads(shown[number % len(shown)])
     document["id"] = document["data"]["id"] = f"poison-{number}"
     document["data"]["assets"]["image"] = {"href": href}
     return json.dumps(document).encode()
