@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -23,7 +25,7 @@ from daemon.metrics import Metrics
 from daemon.outcomes import Interrupted, Outcome, dead_letter, failure
 from daemon.planning import effect_of
 from daemon.sources import Message
-from daemon.suspects import judged_warily
+from daemon.suspects import judged_warily, observed_warily
 from daemon.tally import Tally
 from detectors.types import Progress
 from schemas.dead_letter import Origin
@@ -196,9 +198,8 @@ class Pipeline:
             self._progress(stage, done, total)
 
     def _detect(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
-        mark = store.path.with_name(f"{store.path.name}.judging")
         context = context_of(store, event.item, located)
-        return judged_warily(mark, event.key, context, self._settings, self._tick)
+        return judged_warily(mark_of(store), event.key, context, self._settings, self._tick)
 
     def _has_history(self, event: Event) -> bool:
         """True for what is judged against a time series instead of one earlier image."""
@@ -208,18 +209,21 @@ class Pipeline:
         return sensor is Sensor.SENTINEL_2 and self._settings.sentinel2 == "series"
 
     def _observe(self, store: Store, event: AcquisitionEvent, located: Located) -> Judged:
-        from daemon.series import judge_series
+        from daemon.series import judge_series, read_through
 
+        observe = partial(
+            judge_series,
+            store,
+            located=located,
+            item=event.item,
+            event=event.key,
+            outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
+            progress=self._tick,
+        )
+        read = partial(read_through, located.image)
         return judged_sealed(
             located,
-            lambda: judge_series(
-                store,
-                located=located,
-                item=event.item,
-                event=event.key,
-                outlines=alerts.outlines(reads.alerts_in(store, located.footprint.bounds)),
-                progress=self._tick,
-            ),
+            lambda: observed_warily(mark_of(store), event.key, observe, read, self._tick),
         )
 
     def _count(self, store: Store, effect: commit.Effect, judged: Judged) -> None:
@@ -248,6 +252,11 @@ class Pipeline:
 
     def _now(self) -> datetime:
         return self._stores[0].clock()
+
+
+def mark_of(store: Store) -> Path:
+    """Where it stands which image is being judged."""
+    return store.path.with_name(f"{store.path.name}.judging")
 
 
 def place_of(message: Message) -> Origin:

@@ -34,7 +34,7 @@ from detectors.series_state import SeriesState, block_name, blocks, load_state, 
 from detectors.types import BoolArray, FloatArray, Grid, Ground, Progress, Region
 from schemas.acquisition import AcquisitionItem
 from schemas.policy import SENSOR_POLICY
-from updater import histories, reads
+from updater import faults, histories, reads
 from updater.crs import reproject
 from updater.store import Store
 from updater.types import MapPolygon
@@ -94,6 +94,7 @@ def judge_series(
     Raises:
         DetectionError: whatever is wrong with the image or a history.
     """
+    faults.reached("in-detect")
     started, found = perf_counter(), _Gathered()
     with open_dataset(located.image) as dataset:
         own = grid_of(dataset)
@@ -118,6 +119,31 @@ def judge_series(
     )
 
 
+def read_through(path: Path, progress: Progress) -> None:
+    """Read an image and its masks as :func:`judge_series` does, and keep nothing.
+
+    Raises:
+        DetectionError: whatever is wrong with it.
+    """
+    faults.reached("in-detect")
+    with open_dataset(path) as dataset:
+        places = list(blocks(grid_of(dataset)))
+    for number, block in enumerate(places, start=1):
+        _read(path, block)
+        progress("read", number, len(places))
+
+
+def _read(path: Path, block: Grid) -> tuple[FloatArray, BoolArray, tuple[str, ...]] | None:
+    """A block of an image, which of its pixels show ground, and what its bands are called; None
+    where it has no data."""
+    with Raster([path], block) as raster:
+        image, valid = raster.read(block.window)
+        names = raster.names
+    if not valid.any():
+        return None
+    return image, valid & ~hidden(image, names, gsd=block.gsd), names
+
+
 def _blocks_on_map(store: Store, own: Grid) -> Iterator[Grid]:
     extent = reads.extent(store)
     if extent is None:
@@ -138,12 +164,10 @@ def _take_in(
     outlines: Mapping[str, BaseGeometry],
     found: _Gathered,
 ) -> None:
-    with Raster([path], block) as raster:
-        image, valid = raster.read(block.window)
-        names = raster.names
-    if not valid.any():
+    shown = _read(path, block)
+    if shown is None:
         return
-    valid &= ~hidden(image, names, gsd=block.gsd)
+    image, valid, names = shown
     frame = box(*array_bounds(*block.shape, block.transform))
     ground = reproject(frame, block.crs or store.crs, store.crs)
     polygons = reads.current_in(store, tuple(ground.bounds))

@@ -15,7 +15,13 @@ from daemon.announce import event_bytes, item_of, when
 from daemon.judging import context_of, judged_context
 from daemon.locate import locate
 from daemon.outcomes import Interrupted
-from daemon.suspects import SUSPECT_AFTER, DetectorDied, judged_warily
+from daemon.suspects import (
+    GIVE_UP_AFTER,
+    SUSPECT_AFTER,
+    DetectorDied,
+    judged_warily,
+    observed_warily,
+)
 from schemas.envelope import parse_acquisition
 from schemas.policy import Sensor
 from tests.faults.tally import tally
@@ -112,3 +118,33 @@ def test_a_service_that_dies_at_an_image_ends_with_a_dead_letter_and_goes_on(tmp
     assert (letter.reason, letter.event) == ("detector-died", event_id)
     assert not list(tmp_path.glob("*.judging"))
     assert [path.stem for path in (settings.inbox / "failed").glob("*.json")] == [event_id]
+
+
+def read_nothing(progress):
+    progress("read", 1, 1)
+
+
+def read_and_die(progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deaths", [SUSPECT_AFTER - 1, SUSPECT_AFTER])
+def test_what_can_be_read_is_taken_into_its_history_by_the_service_itself(tmp_path, deaths):
+    mark, told = marked(tmp_path, "look", deaths), []
+    found = observed_warily(mark, "look", os.getpid, read_nothing, lambda *now: told.append(now))
+    assert found == os.getpid() and not mark.exists()
+    assert (("read", 1, 1) in told) == (deaths >= SUSPECT_AFTER)
+
+
+def test_an_image_of_a_series_that_cannot_be_read_ends_no_further_process(tmp_path):
+    mark = marked(tmp_path, "look", SUSPECT_AFTER)
+    with pytest.raises(DetectorDied, match="SIGKILL, as 2 before it"):
+        observed_warily(mark, "look", pytest.fail, read_and_die, lambda *_: None)
+    assert not mark.exists()
+
+
+def test_an_image_of_a_series_that_can_be_read_is_given_up_all_the_same(tmp_path):
+    mark = marked(tmp_path, "look", GIVE_UP_AFTER)
+    with pytest.raises(DetectorDied, match="4 processes ended"):
+        observed_warily(mark, "look", pytest.fail, pytest.fail, lambda *_: None)
+    assert not mark.exists()

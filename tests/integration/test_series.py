@@ -1,5 +1,6 @@
 """Sentinel-2 through the service: a history in files, and early alerts that looks make surer."""
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -16,18 +17,22 @@ from daemon.bench.parcels import Truth
 from daemon.bench.spectra import BANDS
 from daemon.config import Settings
 from daemon.metrics import Metrics
-from daemon.pipeline import Outcome, Pipeline
+from daemon.pipeline import Outcome, Pipeline, mark_of
 from daemon.series import folder_of, joined
 from daemon.sources import Message
+from daemon.suspects import SUSPECT_AFTER
 from detectors import series_state
 from detectors.types import Region
 from schemas.alert import AlertKind, AlertState
 from schemas.dead_letter import Origin
+from schemas.envelope import parse_event
 from schemas.policy import Sensor
 from updater.commit import add_image
 from updater.errors import StoreError
+from updater.faults import VARIABLE
 from updater.importer import load
 from updater.reads import ImageRecord, alerts_now, current_in, series_file
+from updater.review import dead_letters
 from updater.store import Store
 from updater.types import MapPolygon
 from updater.verify import verify
@@ -138,6 +143,23 @@ def test_a_yard_is_first_provisional_and_confirmed_in_three_clear_looks(store, p
     ]
     blocks = list(folder_of(store).iterdir())
     assert all(len(list(block.iterdir())) == 1 for block in blocks)  # older ones are tidied away
+
+
+def test_an_image_that_ends_its_processes_is_a_dead_letter_and_the_next_is_looked_at(
+    store, pipeline, tmp_path, monkeypatch
+):
+    bad = scene(tmp_path, 34)
+    before = {path.name for path in folder_of(store).rglob("*.safetensors")}
+    key = parse_event(bad.value, {}).key
+    mark_of(store).write_text(json.dumps({"key": key, "begun": SUSPECT_AFTER}))
+    monkeypatch.setenv(VARIABLE, "in-detect")  # the process apart gets there first
+    assert pipeline.handle(bad) is Outcome.DEAD_LETTERED
+    (letter,) = dead_letters(store)
+    assert letter.reason == "detector-died" and "SIGKILL" in letter.message
+    assert {path.name for path in folder_of(store).rglob("*.safetensors")} == before
+    monkeypatch.delenv(VARIABLE)
+    fed(pipeline, tmp_path, [35])
+    assert not mark_of(store).exists()
 
 
 def test_two_clean_looks_cancel_what_was_no_change(store, pipeline, tmp_path):
