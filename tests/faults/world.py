@@ -133,7 +133,8 @@ def with_corrections(world: World, *, every: int = 3) -> World:
         if number % every == every - 1:
             turn = number // every
             there = number - turn % 2 if turn % 2 else len(world.events) - 1 - turn
-            said = Submission.model_validate(submission(yard(there, across=across)))
+            ground = yard(there, across=across)
+            said = Submission.model_validate(submission(ground, comment=f"no. {turn}"))
             bodies.append(to_structured(event_of(said, "auch")))
     return replace(world, events=bodies)
 
