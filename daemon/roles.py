@@ -22,10 +22,11 @@ from daemon.detect_worker import Detecting
 from daemon.exchange import Exchange
 from daemon.http import HttpServer, application
 from daemon.kafka_channel import JudgementChannel
+from daemon.kafka_source import KafkaSource
 from daemon.outcomes import Outcome
 from daemon.relay import relay_once
 from daemon.service import FRESHNESS_SECONDS, POLL_SECONDS, Handler, Service, offer_again
-from daemon.sources import KafkaSource, Message, Place, Source
+from daemon.sources import Message, Place, Source
 from daemon.submit import Intake
 from daemon.update import Updating
 from schemas.errors import UsageError

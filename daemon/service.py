@@ -20,15 +20,17 @@ from daemon.acquire.sources import close_all, ground_of, schedule
 from daemon.backups import Backups
 from daemon.config import Settings
 from daemon.http import HttpServer, application
+from daemon.inbox_source import InboxSource
 from daemon.jobs.jobs import Exports
 from daemon.jobs.records import Shelf
 from daemon.kafka_channel import KafkaChannel
+from daemon.kafka_source import KafkaSource
 from daemon.mail import MailCarrier
 from daemon.metrics import Metrics
 from daemon.pictures import Drawer
 from daemon.pipeline import Interrupted, Outcome, Pipeline
 from daemon.relay import Channel, FolderCarrier, FolderChannel, relay_once
-from daemon.sources import InboxSource, KafkaSource, Message, Source
+from daemon.sources import Message, Source
 from daemon.submit import Intake
 from daemon.subscribers import Carrier, SubscriberRelay
 from daemon.supervisor import Supervisor

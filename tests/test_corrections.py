@@ -450,7 +450,7 @@ def sent(*features, **changes):
 def taken_in(call):
     """Let the pipeline have what lies in the inbox."""
     pipeline = Pipeline([call.store], call.settings, Metrics())
-    from daemon.sources import InboxSource
+    from daemon.inbox_source import InboxSource
 
     source, found = InboxSource(call.settings.inbox), []
     while not source.drained():

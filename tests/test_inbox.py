@@ -15,8 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.config import Settings
+from daemon.inbox_source import AGAIN_SECONDS, InboxSource
 from daemon.service import Service
-from daemon.sources import AGAIN_SECONDS, InboxSource, SourceError
+from daemon.sources import SourceError
 from schemas.policy import MAX_EVENT_BYTES
 from tests.map_store import made_store
 from tests.receivers import Clock

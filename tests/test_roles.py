@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 from daemon.config import HttpSettings, Settings
+from daemon.inbox_source import InboxSource
 from daemon.metrics import Metrics
 from daemon.relay import FolderChannel
 from daemon.roles import RelayService
-from daemon.sources import InboxSource
 from daemon.watch import Watch
 from schemas.dead_letter import Origin
 from schemas.envelope import CHANGE_TYPE, TASK_TYPE, TOPIC_CHANGES, TOPIC_TASKS

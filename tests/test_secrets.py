@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.config import KafkaSettings, Scope, SmtpSettings, load
+from daemon.kafka_source import KafkaSource
 from daemon.logs import configure
-from daemon.sources import KafkaSource
 from daemon.tokens import digest
 from schemas.errors import UsageError
 from schemas.subscription import ChannelKind, Wish

@@ -8,9 +8,10 @@ import shapely
 from shapely.geometry import box
 
 from daemon.config import Settings
+from daemon.inbox_source import InboxSource
 from daemon.metrics import Metrics
 from daemon.relay import FolderChannel, relay_once
-from daemon.sources import Backlog, InboxSource
+from daemon.sources import Backlog
 from daemon.watch import Watch
 from schemas.envelope import ALERT_TYPE, TOPIC_ALERTS
 from schemas.legal import LegalStatus

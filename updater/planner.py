@@ -11,26 +11,21 @@ For each region, largest first:
 A region that cannot be applied soundly is left out and counted; the patch of the others stands.
 Ground that a person corrected is left out where the image lacks evidence (``protection``). What a
 person draws (``Drawn``) goes the same way, but as drawn and under the usage given, and raises no
-alert.
+alert. Steps 2 to 4 are in ``settling``; what the patch says of itself is in ``sighted``.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import shapely
 from shapely.errors import GEOSException
-from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from detectors.types import Region
-from schemas.alert import AlertKind
-from schemas.change import Operation
-from schemas.nomenclature import class_distance
 from schemas.policy import (
     BUILDING,
     BUILDING_TAKEN_FROM_M2,
@@ -47,48 +42,24 @@ from schemas.policy import (
     new_usage,
 )
 from updater import protection, topology
-from updater.artificialisation import statuses
 from updater.errors import PatchRefused
 from updater.generalise import enlarged, narrower, opened, outline, polygons_of, to_grid, valid
-from updater.types import (
-    Drawn,
-    Link,
-    MapPolygon,
-    Patch,
-    Piece,
-    Rules,
-    Side,
-    Sighting,
-    by_matrix,
-    kinds_of,
+from updater.settling import (
+    MIN_PIECE_M2,
+    RegionIgnored,
+    Usage,
+    changed,
+    cut,
+    in_built_zone,
+    settle,
+    write,
 )
+from updater.sighted import links_of, pieces_of, sighting_only, sightings_of
+from updater.types import Drawn, MapPolygon, Patch, Rules, Sighting
 from updater.workspace import Entry, Evidence, Workspace
 
 SPILL_PIXELS = 3.0
 """An overlap narrower than this many pixels is the image's uncertainty, not a change."""
-Usage = Callable[[str | None], str]
-"""The usage of changed ground, from the usage it had."""
-MIN_PIECE_M2 = 1.0
-"""Smaller pieces of a differential are grid noise."""
-
-
-class RegionIgnored(Exception):
-    """The region has no effect on the map; the argument is the reason's slug."""
-
-
-@dataclass(slots=True)
-class Draft:
-    """A polygon being made: its ground, what it copies its attributes from, its parents."""
-
-    geometry: BaseGeometry
-    base: MapPolygon
-    parents: frozenset[str]
-    evidence: Evidence | None = None
-
-    @property
-    def is_new(self) -> bool:
-        """True for the changed ground itself, False for what is left of its parents."""
-        return self.evidence is not None
 
 
 def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules) -> Patch:
@@ -111,7 +82,7 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
                 apply(workspace, region, rules, held)
             else:
                 free, smallest = _free(region, held), rules.policy.min_alert_area
-                sightings.append(_sighting_only(workspace, free, rules, smallest=smallest))
+                sightings.append(sighting_only(workspace, free, rules, smallest=smallest))
             if held is not None and _touches(region, held):
                 ignored["corrected"] += 1
         except RegionIgnored as outcome:
@@ -124,13 +95,13 @@ def plan(polygons: Sequence[MapPolygon], regions: Sequence[Region], rules: Rules
             sightings += _doubts(workspace, region, held, rules)
     retired, created = workspace.outcome()
     first = workspace.first
-    pieces = [piece for entry in created for piece in _pieces(entry, first)]
+    pieces = [piece for entry in created for piece in pieces_of(entry, first)]
     return Patch(
         retired=retired,
         created=[entry.polygon for entry in created],
-        lineage=[link for entry in created for link in _links(entry, first)],
+        lineage=[link for entry in created for link in links_of(entry, first)],
         pieces=pieces,
-        sightings=([] if rules.sensor is None else _from_pieces(pieces, workspace)) + sightings,
+        sightings=([] if rules.sensor is None else sightings_of(pieces, workspace)) + sightings,
         ignored=dict(ignored),
         left_out=left_out,
     )
@@ -163,7 +134,7 @@ def _doubts(
     smallest = BUILDING_TAKEN_FROM_M2 if building else rules.policy.min_alert_area
     doubt = replace(region, geometry=ground)
     try:
-        return [_sighting_only(workspace, doubt, rules, smallest=smallest)]
+        return [sighting_only(workspace, doubt, rules, smallest=smallest)]
     except RegionIgnored:  # too small to warn of; it is counted already
         return []
 
@@ -209,10 +180,10 @@ def apply(
     evidence = Evidence(region.probability, region.magnitude, region.looks)
     if fresh and not _any_too_small(touched, to_cs, rules):
         made = [_relabelled(workspace[k], to_cs, usage, evidence, rules) for k in keys]
-        _write(workspace, keys, made, held)
+        write(workspace, keys, made, held)
         return
-    drafts = _cut(workspace, pieces, ground, to_cs, usage, evidence, rules)
-    _settle(workspace, keys, drafts, rules, held)
+    drafts = cut(workspace, pieces, ground, to_cs, usage, evidence, rules)
+    settle(workspace, keys, drafts, rules, held)
 
 
 def _usage(region: Region, uses: frozenset[str]) -> Usage:
@@ -222,28 +193,9 @@ def _usage(region: Region, uses: frozenset[str]) -> Usage:
     return lambda from_us: new_usage(to_cs=to_cs, from_us=from_us, neighbour_uses=uses)
 
 
-def _write(
-    workspace: Workspace,
-    keys: Sequence[int],
-    made: Sequence[Entry],
-    held: protection.Held | None,
-) -> None:
-    """Put polygons in the place of others, unless that overwrites ground it may not: what joins a
-    neighbour because it is too small must not either.
-
-    Raises:
-        RegionIgnored: it does.
-    """
-    if held is not None and protection.overwrites(
-        held.ground, [workspace[k].polygon for k in keys], [entry.polygon for entry in made]
-    ):
-        raise RegionIgnored("corrected")
-    workspace.replace(keys, made)
-
-
 def _any_too_small(polygons: Sequence[MapPolygon], to_cs: str, rules: Rules) -> bool:
     return any(
-        p.geometry.area < minimum_unit(to_cs, inside_built_zone=_in_zone(p.geometry, rules))
+        p.geometry.area < minimum_unit(to_cs, inside_built_zone=in_built_zone(p.geometry, rules))
         for p in polygons
     )
 
@@ -272,7 +224,7 @@ def _ground(
     kept = [
         part
         for part in polygons_of(shape)
-        if part.area >= minimum_unit(to_cs, inside_built_zone=_in_zone(part, rules))
+        if part.area >= minimum_unit(to_cs, inside_built_zone=in_built_zone(part, rules))
         or _may_grow(workspace, part, region)
     ]
     if not kept:
@@ -356,7 +308,9 @@ def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> Base
     rest = topology.difference(polygon.geometry, shape)
     if rest.is_empty or covered.is_empty:
         return shape
-    unit = minimum_unit(polygon.code_cs or "", inside_built_zone=_in_zone(polygon.geometry, rules))
+    unit = minimum_unit(
+        polygon.code_cs or "", inside_built_zone=in_built_zone(polygon.geometry, rules)
+    )
     most = covered.area >= RELABEL_SHARE * polygon.geometry.area and rest.area < unit
     if most and narrower([rest], WIDTH_NETWORK_M)[0]:
         return topology.union([shape, polygon.geometry])
@@ -371,250 +325,6 @@ def _absorb_rest(polygon: MapPolygon, shape: BaseGeometry, rules: Rules) -> Base
     return topology.union([shape, *slivers]) if slivers else shape
 
 
-def _in_zone(geometry: BaseGeometry, rules: Rules) -> bool:
-    zone = rules.zone_construite
-    if zone is None:
-        return False
-    return bool(shapely.intersects(zone, shapely.point_on_surface(geometry)))
-
-
 def _relabelled(entry: Entry, to_cs: str, usage: Usage, evidence: Evidence, rules: Rules) -> Entry:
-    polygon = _changed(entry.polygon, to_cs, usage, rules)
+    polygon = changed(entry.polygon, to_cs, usage, rules)
     return Entry(polygon, entry.parents, evidence)
-
-
-def _changed(polygon: MapPolygon, to_cs: str, usage: Usage, rules: Rules) -> MapPolygon:
-    """The polygon under its new cover and usage, millésime and source ours."""
-    return replace(
-        polygon,
-        code_cs=to_cs,
-        code_us=usage(polygon.code_us),
-        millesime=rules.millesime,
-        source=rules.source,
-        version=0,
-        valid_from=rules.acquired,
-        code_or="NC",
-    )
-
-
-def _cut(
-    workspace: Workspace,
-    pieces: dict[int, BaseGeometry],
-    ground: BaseGeometry,
-    to_cs: str,
-    usage: Usage,
-    evidence: Evidence,
-    rules: Rules,
-) -> list[Draft]:
-    """Changed ground and what is left of each polygon, as single-part drafts."""
-    keys, inside = list(pieces), list(pieces.values())
-    drafts = []
-    for part in polygons_of(topology.union(inside)):
-        shares = [topology.intersection(piece, part).area for piece in inside]
-        owners = [k for k, area in zip(keys, shares, strict=True) if area >= MIN_PIECE_M2]
-        main = keys[shares.index(max(shares))]
-        base = _changed(workspace[main].polygon, to_cs, usage, rules)
-        parents = frozenset().union(*(workspace[k].parents for k in owners or [main]))
-        drafts.append(Draft(part, base, parents, evidence))
-    for key in keys:
-        entry = workspace[key]
-        for part in polygons_of(topology.difference(entry.polygon.geometry, ground)):
-            drafts.append(Draft(part, entry.polygon, entry.parents, entry.evidence))
-    return drafts
-
-
-def _settle(
-    workspace: Workspace,
-    keys: Sequence[int],
-    drafts: list[Draft],
-    rules: Rules,
-    held: protection.Held | None,
-) -> None:
-    """Merge what is too small, node the ring, check, and write the result."""
-    taken = list(keys)
-    old = topology.union([workspace[k].polygon.geometry for k in keys])
-    ring = [k for k in workspace.near(old) if k not in set(keys)]
-    small = _too_small(drafts, rules)
-    while small is not None:
-        drafts.remove(small)
-        host_key = _merge_into_best(workspace, small, drafts, ring)
-        if host_key is not None:
-            ring.remove(host_key)
-            taken.append(host_key)
-        small = _too_small(drafts, rules)
-    parents = [workspace[k].polygon.geometry for k in taken]
-    nodes = topology.new_vertices([p for d in drafts for p in polygons_of(d.geometry)], parents)
-    shapes = [topology.with_nodes(d.geometry, nodes) for d in drafts]
-    ring_old = [workspace[k].polygon.geometry for k in ring]
-    ring_new = [topology.with_nodes(g, nodes) for g in ring_old]
-    before, after = [*parents, *ring_old], [*shapes, *ring_new]
-    if topology.problem(before, after) is not None:
-        after = topology.cleaned(after) or after
-        where = f"at {old.representative_point().coords[0]}"
-        topology.assert_invariants(before, after, where=where)
-    made = [
-        Entry(_finished(draft, shape, rules), draft.parents, draft.evidence)
-        for draft, shape in zip(drafts, after[: len(drafts)], strict=True)
-    ]
-    for ring_key, was, now in zip(ring, ring_old, after[len(drafts) :], strict=True):
-        if now is not was and not shapely.equals_identical(now, was):
-            entry = workspace[ring_key]
-            made.append(replace(entry, polygon=replace(entry.polygon, geometry=now, version=0)))
-            taken.append(ring_key)
-    _write(workspace, taken, made, held)
-
-
-def _too_small(drafts: Sequence[Draft], rules: Rules) -> Draft | None:
-    """The smallest draft below its minimum unit, or None."""
-    below = [
-        d
-        for d in drafts
-        if d.geometry.area
-        < minimum_unit(d.base.code_cs or "", inside_built_zone=_in_zone(d.geometry, rules))
-    ]
-    return min(below, key=lambda d: (d.geometry.area, d.geometry.bounds)) if below else None
-
-
-def _merge_into_best(
-    workspace: Workspace, small: Draft, drafts: list[Draft], ring: Sequence[int]
-) -> int | None:
-    """Give a small piece to the neighbour with the longest border and nearest class.
-
-    Returns the key of the ring polygon that took it, or None when a draft did.
-
-    Raises:
-        RegionIgnored: no neighbour but the ossature touches it.
-    """
-    hosts: list[tuple[float, int, Draft, int | None]] = []
-    for i, draft in enumerate(drafts):
-        hosts.append((_affinity(small, draft), i, draft, None))
-    for ring_key in ring:
-        entry = workspace[ring_key]
-        if not entry.polygon.ossature:
-            host = Draft(entry.polygon.geometry, entry.polygon, entry.parents, entry.evidence)
-            hosts.append((_affinity(small, host), len(hosts), host, ring_key))
-    for score, _, host, key in sorted(hosts, key=lambda h: (-h[0], h[1])):
-        if score <= 0:
-            break
-        merged = topology.union([host.geometry, small.geometry])
-        if isinstance(merged, Polygon):
-            host.geometry = merged
-            host.parents |= small.parents
-            host.evidence = host.evidence or small.evidence
-            if key is not None:
-                drafts.append(host)
-            return key
-    raise RegionIgnored("below-minimum-unit")
-
-
-def _affinity(small: Draft, host: Draft) -> float:
-    border = topology.shared_border(small.geometry, host.geometry)
-    a, b = small.base.code_cs, host.base.code_cs
-    if border <= 0 or (small.is_new and a != b):
-        return 0.0  # changed ground grows its own cover, it never becomes another
-    return border / (1 + (class_distance(a, b) if a and b else len("CS1.1.1.1")))
-
-
-def _finished(draft: Draft, shape: Polygon, rules: Rules) -> MapPolygon:
-    """The draft as a polygon with an id that any rerun of the same event gives again."""
-    digest = hashlib.sha256(rules.event.encode() + shapely.to_wkb(shape)).hexdigest()
-    return replace(draft.base, id=f"MLS{digest[:20].upper()}", geometry=shape, version=0)
-
-
-def _links(entry: Entry, first: dict[str, MapPolygon]) -> list[Link]:
-    child = entry.polygon
-    links = []
-    for parent in sorted(entry.parents):
-        if parent == child.id:
-            same = (first[parent].code_cs, first[parent].code_us) == (child.code_cs, child.code_us)
-            operation = Operation.NODE if same else Operation.RELABEL
-        else:
-            operation = Operation.SPLIT if len(entry.parents) == 1 else Operation.MERGE
-        links.append(Link(parent, child.id, operation))
-    return links
-
-
-def _pieces(entry: Entry, first: dict[str, MapPolygon]) -> list[Piece]:
-    """The differential of one created polygon against the polygons it came from."""
-    child, found = entry.polygon, []
-    for parent in (first[p] for p in sorted(entry.parents)):
-        if (parent.code_cs, parent.code_us) == (child.code_cs, child.code_us):
-            continue
-        same = parent.geometry is child.geometry
-        shape = child.geometry if same else topology.intersection(parent.geometry, child.geometry)
-        if shape.area >= MIN_PIECE_M2:
-            evidence = entry.evidence or Evidence(0.0, 0.0, 1)
-            found.append(
-                Piece(
-                    polygon=child.id,
-                    parent=parent.id,
-                    cs_before=parent.code_cs,
-                    us_before=parent.code_us,
-                    cs_after=str(child.code_cs),
-                    us_after=str(child.code_us),
-                    probability=evidence.probability,
-                    magnitude=evidence.magnitude,
-                    looks=evidence.looks,
-                    geometry=shape,
-                )
-            )
-    return found
-
-
-def _from_pieces(pieces: Sequence[Piece], workspace: Workspace) -> list[Sighting]:
-    """One sighting for each changed polygon and kind of change; statuses by matrix and thresholds
-    of the map around, before and after."""
-    seen = [piece for piece in pieces if piece.probability > 0]
-    if not seen:
-        return []
-    was, now = _sides(list(workspace.first.values())), _sides(workspace.polygons())
-    groups: dict[tuple[str, AlertKind], list[Piece]] = {}
-    for piece in seen:
-        kind = kinds_of(was[piece.parent], now[piece.polygon])[0]
-        groups.setdefault((piece.polygon, kind), []).append(piece)
-    return [_group_sighting(group, was, now) for group in groups.values()]
-
-
-def _sides(polygons: Sequence[MapPolygon]) -> dict[str, Side]:
-    return {
-        p.id: Side(p.code_cs, p.code_us, s.status, s.by_threshold)
-        for p, s in zip(polygons, statuses(polygons), strict=True)
-    }
-
-
-def _group_sighting(group: Sequence[Piece], was: dict[str, Side], now: dict[str, Side]) -> Sighting:
-    main = max(group, key=lambda piece: piece.geometry.area)
-    return Sighting(
-        before=was[main.parent],
-        after=now[main.polygon],
-        probability=main.probability,
-        magnitude=main.magnitude,
-        polygons=tuple(sorted({piece.polygon for piece in group})),
-        geometry=topology.union([piece.geometry for piece in group]),
-    )
-
-
-def _sighting_only(
-    workspace: Workspace, region: Region, rules: Rules, *, smallest: float
-) -> Sighting:
-    """A change seen by an image that may warn but not patch; ``smallest``: worth it, m²."""
-    shape = to_grid(shapely.make_valid(region.geometry))
-    if shape.area < smallest:
-        raise RegionIgnored("below-alert-area")
-    keys = workspace.near(shape)
-    shares = {k: topology.intersection(workspace[k].polygon.geometry, shape).area for k in keys}
-    to_cs = region.to_cs or ""
-    moved = {k: a for k, a in shares.items() if workspace[k].polygon.code_cs != to_cs and a > 0}
-    if not moved:
-        raise RegionIgnored("no-new-cover")
-    main = workspace[max(moved, key=lambda k: moved[k])].polygon
-    uses = frozenset(u for k in keys if (u := workspace[k].polygon.code_us))
-    to_us = new_usage(to_cs=to_cs, from_us=main.code_us, neighbour_uses=uses)
-    return Sighting(
-        before=by_matrix(main.code_cs, main.code_us),
-        after=by_matrix(to_cs, to_us),
-        probability=region.probability,
-        magnitude=region.magnitude,
-        polygons=tuple(sorted(workspace[k].polygon.id for k in moved)),
-        geometry=shape,
-    )

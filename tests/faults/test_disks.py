@@ -14,8 +14,8 @@ import pytest
 import rasterio
 
 from daemon.config import HttpSettings, Settings
+from daemon.inbox_source import InboxSource
 from daemon.service import Service, handled
-from daemon.sources import InboxSource
 from daemon.watch import Watch
 from tests.faults.inputs import is_sentence
 from tests.faults.tally import tally

@@ -11,9 +11,10 @@ import pytest
 
 from daemon.announce import drop
 from daemon.config import Settings
+from daemon.inbox_source import InboxSource
 from daemon.metrics import Metrics
 from daemon.pipeline import Outcome, Pipeline
-from daemon.sources import InboxSource, Message, SourceError
+from daemon.sources import Message, SourceError
 from schemas.dead_letter import Origin
 from schemas.policy import MAX_EVENT_BYTES
 from tests.faults.inputs import is_sentence, valid, wrong

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from confluent_kafka import Producer
 
-from daemon import sources
+from daemon import kafka_source
 from daemon.config import KafkaSettings
-from daemon.sources import KafkaSource
+from daemon.kafka_source import KafkaSource
 from schemas.envelope import TOPIC_ACQUISITIONS
 from tests.integration.broker import available, broker
 
@@ -89,7 +89,7 @@ def test_the_lag_is_counted_from_the_stores_position(tmp_path):
 
 
 def test_without_the_broker_the_last_answer_stands_and_comes_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "END_SECONDS", 0.5)
+    monkeypatch.setattr(kafka_source, "END_SECONDS", 0.5)
     with broker(tmp_path, partitions=PARTITIONS) as server:
         produced(server, {0: 3, 1: 1})
         source = source_of(server)
