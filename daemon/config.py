@@ -206,6 +206,12 @@ class Settings(BaseSettings):
         default=900.0, ge=0, description="Older tasks are given out again at the start (update)."
     )
     retry_seconds: float = Field(default=2.0, gt=0, description="Between two outbox rounds.")
+    store_memory: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]*(\.[0-9]+)?(MB|GB|MiB|GiB)$",
+        description="Memory the database of each open store may take, as in 512MB; none allows "
+        "DuckDB 80 % of the machine's. Blocks of the file stay in it until it is full.",
+    )
     checkpoint_seconds: float = Field(default=300.0, gt=0, description="Between checkpoints.")
     backup_folder: Path | None = Field(
         default=None, description="Where the running service writes backups; none makes none."

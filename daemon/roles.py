@@ -206,7 +206,7 @@ class RelayService(Service):
         for path in self.settings.db:
             self._turn()
             try:
-                with Store.open(path) as store:
+                with Store.open(path, memory=self.settings.store_memory) as store:
                     total += self._empty(store)
             except StoreLocked:
                 if self._once:
@@ -272,7 +272,10 @@ def _all_opened(settings: Settings, stack: ExitStack) -> list[Store]:
         if Store.held(path):
             raise StoreLocked(f"The store {path.name} is in use by another process.")
     with ExitStack() as trying:
-        stores = [trying.enter_context(Store.open(path)) for path in settings.db]
+        stores = [
+            trying.enter_context(Store.open(path, memory=settings.store_memory))
+            for path in settings.db
+        ]
         stack.push(trying.pop_all())
     return stores
 

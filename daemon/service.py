@@ -187,7 +187,8 @@ class Service:
 
     def _stores(self, stack: ExitStack) -> list[Store]:
         """The stores, opened; none where the service was asked to stop before."""
-        return [stack.enter_context(Store.open(path)) for path in self.settings.db]
+        memory = self.settings.store_memory
+        return [stack.enter_context(Store.open(path, memory=memory)) for path in self.settings.db]
 
     def _pipeline(self, stores: Sequence[Store]) -> Handler:
         return Pipeline(

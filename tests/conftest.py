@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: threads of two workers wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded, and by processes
+
 from daemon.demo.landscape import DEPARTEMENT, MILLESIME
 from tests.faults.tally import failure
 from tests.scenes import SmallScene, make_small_scene

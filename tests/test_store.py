@@ -8,7 +8,9 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import ValidationError
 
+from daemon.config import Settings
 from updater.errors import StoreError, StoreLocked
 from updater.reads import as_of, current_in, end_of
 from updater.store import Store
@@ -201,3 +203,14 @@ def test_a_thread_that_asked_and_idles_holds_up_no_checkpoint(store):
     finally:
         done.set()
         idle.join()
+
+
+def test_a_store_takes_no_more_memory_than_it_is_allowed(store):
+    path = store.path
+    store.close()
+    with Store.open(path, memory="96MiB") as bounded:
+        assert bounded.execute("SELECT current_setting('memory_limit')").fetchall() == [
+            ("96.0 MiB",)
+        ]
+    with pytest.raises(ValidationError, match="store_memory"):
+        Settings(db=[path], store_memory="96; DROP TABLE meta")

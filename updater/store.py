@@ -65,8 +65,8 @@ def load_spatial(connection: duckdb.DuckDBPyConnection) -> None:
     connection.load_extension("spatial")
 
 
-def _attach(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:")
+def _attach(path: Path, *, read_only: bool, memory: str | None = None) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:", config={"memory_limit": memory} if memory else {})
     try:
         load_spatial(connection)
         quoted = str(path).replace("'", "''")
@@ -156,8 +156,17 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False, clock: Clock = utc_now) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        read_only: bool = False,
+        clock: Clock = utc_now,
+        memory: str | None = None,
+    ) -> Self:
         """An existing store, repaired after an unclean shutdown, at the current schema.
+
+        ``memory``: what the database may take, as in ``512MB``; else what DuckDB allows itself.
 
         Raises:
             StoreError: no such file, no store, or made by a newer version.
@@ -166,7 +175,8 @@ class Store:
         if not path.is_file():
             raise StoreError(f"There is no store at {path}; make one with `millesimed init`.")
         unclean = log_bytes(path) > 0
-        store = cls(_attach(path, read_only=read_only and not unclean), path, clock)
+        connection = _attach(path, read_only=read_only and not unclean, memory=memory)
+        store = cls(connection, path, clock)
         store.read_only = read_only and not unclean
         try:
             if unclean or not (read_only or store._has_index()):

@@ -25,6 +25,9 @@ LAST_WITH_REPLICA: Final = 14
 """Later versions of a fetch do not begin with the replica's number (KIP-903)."""
 ASK_SECONDS: Final = 0.02
 """Between two looks: what a message waits longer than with Kafka, at most."""
+KEPT: Final = 16
+"""Questions of a connection that are remembered: a client may ask for some partitions and for the
+others in turn."""
 HOST: Final = "127.0.0.1"
 
 
@@ -47,10 +50,10 @@ def wait_seconds(request: bytes) -> float | None:
     return int(struct.unpack_from(">i", request, body)[0]) / 1000
 
 
-def question(request: bytes) -> list[int]:
+def question(request: bytes) -> bytes:
     """What a fetch asks for, in whatever order it names the partitions: clients begin with another
     one each time. Two that only look alike cost one more look."""
-    return sorted(request[:8] + request[12:])
+    return bytes(sorted(request[:8] + request[12:]))
 
 
 class Front:
@@ -87,7 +90,7 @@ class Front:
         broker: asyncio.StreamReader,
         asks: asyncio.StreamWriter,
     ) -> None:
-        last: tuple[list[int], int] | None = None
+        seen: dict[bytes, int] = {}
         while True:
             request = await frame(reader)
             wait = wait_seconds(request)
@@ -99,11 +102,13 @@ class Front:
                 asked = question(request)
                 until = time.monotonic() + wait
                 # an answer that has become no longer has nothing new in it
-                while (asked, len(answer)) == last and (left := until - time.monotonic()) > 0:
+                while seen.get(asked) == len(answer) and (left := until - time.monotonic()) > 0:
                     await asyncio.sleep(min(ASK_SECONDS, left))
                     asks.write(request)
                     answer = await frame(broker)
-                last = asked, len(answer)
+                if len(seen) >= KEPT:
+                    seen.pop(next(iter(seen)))
+                seen[asked] = len(answer)
             writer.write(answer)
             await writer.drain()
 

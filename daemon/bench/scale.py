@@ -3,6 +3,8 @@
 Every process is a real one, over a broker process and real files. Each detect process has one
 thread of torch and one of GDAL, so that what grows is their number. What is measured is read from
 the store afterwards: from the first task that went out to the last judgement that was committed.
+Beside it stands what the machine itself allows (``daemon.bench.ceiling``), and the CPU time of each
+kind of process, which tells a queue from cores that run out.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
+import psutil
 from confluent_kafka import Producer
 from shapely.geometry import box
 
 from daemon.announce import event_bytes, item_of, when
-from daemon.bench.broker import broker, create_topics, free_port
+from daemon.bench.broker import Broker, brittle_broker, create_topics, free_port
+from daemon.bench.ceiling import judging_alone
 from daemon.bench.patch import CELL_M, CORNER, CRS, make_map
 from daemon.demo.render import write_geotiff
 from detectors.types import Progress
@@ -96,7 +100,8 @@ def bench_scale(
         folder = Path(name)
         ground = make_ground(folder, events + WARM * max(workers), seed)
         runs, maps = [], set()
-        with broker(folder) as server:
+        alone = [judging_alone(ground.store, ground.events, count) for count in workers]
+        with brittle_broker(folder) as server:
             for number, count in enumerate(workers, start=1):
                 figures, map_ = _run(folder, ground, server, count, events)
                 runs.append(figures)
@@ -107,6 +112,7 @@ def bench_scale(
     return {
         "runs": runs,
         "speedup": speed[-1] / speed[0],
+        "judging_alone": {"events_per_second": alone, "speedup": alone[-1] / alone[0]},
         "same_map": len(maps) == 1,
         "pixels_per_event": SIDE * SIDE,
         "cores": len(os.sched_getaffinity(0)),
@@ -148,12 +154,12 @@ def make_ground(folder: Path, count: int, seed: int) -> Ground:
 
 
 def _run(
-    folder: Path, ground: Ground, server: str, workers: int, events: int
+    folder: Path, ground: Ground, broker: Broker, workers: int, events: int
 ) -> tuple[dict[str, Any], str]:
     """Figures of one number of workers, and a checksum of the map they end up with."""
     place = folder / f"workers-{workers}"
     place.mkdir()
-    db = place / "D032.duckdb"
+    server, db = broker.server, place / "D032.duckdb"
     shutil.copy(ground.store, db)
     topics = {
         kind: f"{place.name}.{kind.replace('_', '-')}"
@@ -170,21 +176,23 @@ def _run(
     create_topics(server, counts)
     warm, rest = ground.events[: WARM * workers], ground.events[WARM * workers :][:events]
     with ExitStack() as stack:
-        ports = {}
+        ports, of_kind = {}, {"broker": broker.pids, "update": [], "detect": []}
         for number in range(workers + 1):
             role = "detect" if number else "update"
             port = free_port()
             config = place / f"{role}-{number}.toml"
             config.write_text(_settings(db, server, topics, place.name, port, len(rest)))
-            ports[port] = stack.enter_context(_process(config, role))
+            ports[port] = process = stack.enter_context(_process(config, role))
+            of_kind[role].append(process.pid)
         update = next(iter(ports))
         for port, process in ports.items():
             _until_ready(port, process)
         _send(server, topics["acquisitions"], warm)
         _until_processed(update, len(warm), ports.values())
         _send(server, topics["acquisitions"], rest)
-        load = os.getloadavg()
+        load, before = os.getloadavg(), _core_seconds(of_kind)
         _until_processed(update, len(warm) + len(rest), ports.values())
+        taken = {kind: after - before[kind] for kind, after in _core_seconds(of_kind).items()}
     with Store.open(db) as store:
         found = _figures(store, len(rest))
         valid = verify(store).valid
@@ -192,7 +200,14 @@ def _run(
             "SELECT id, code_cs, code_us, ST_AsHEXWKB(geom) FROM map_now ORDER BY ALL"
         ).fetchall()
     map_ = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return {"workers": workers, **found, "valid": valid, "load_average": load}, map_
+    figures = {"workers": workers, **found, "core_seconds": taken, "valid": valid}
+    return figures | {"load_average": load}, map_
+
+
+def _core_seconds(of_kind: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """CPU seconds of processes up to now, by their kind."""
+    times = {kind: [psutil.Process(p).cpu_times() for p in pids] for kind, pids in of_kind.items()}
+    return {kind: sum(t.user + t.system for t in found) for kind, found in times.items()}
 
 
 def _settings(

@@ -181,7 +181,11 @@ def scale(
     if json_:
         emit(figures)
         return
-    show("Detect processes", figures["runs"])
+    taken = [
+        {f"core_seconds_{k}": v for k, v in run.pop("core_seconds").items()}
+        for run in figures["runs"]
+    ]
+    show("Detect processes", [run | more for run, more in zip(figures["runs"], taken, strict=True)])
     show_figures("Scale", {k: v for k, v in figures.items() if k != "runs"})
 
 
