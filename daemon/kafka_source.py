@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 import structlog
 from confluent_kafka import (
@@ -29,6 +31,12 @@ log = structlog.get_logger()
 
 BEAT_SECONDS = 0.05
 """How long a heartbeat listens."""
+PAUSE_AFTER_SECONDS = 2.0
+"""Work that takes longer is kept alive by polling with everything paused. A pause throws away what
+was fetched ahead, which costs short work more than it takes."""
+FETCH_WAIT_MS = 100
+"""How long the broker may hold a fetch that finds nothing: a partition that was paused meanwhile is
+not asked for before."""
 END_SECONDS = 2.0
 """How long a broker may take to say where a partition ends."""
 ASSIGN_SECONDS = 10.0
@@ -42,8 +50,8 @@ class KafkaSource:
 
     On assignment every partition seeks to the offset the store holds; committing to the broker
     afterwards is a courtesy to lag dashboards. Only who has no store (``offsets`` is None) goes on
-    where the broker's own record says. While a message is worked on all partitions are paused and
-    polling goes on, so that a long detection never looks like a dead consumer.
+    where the broker's own record says. While a message is worked on for long all partitions are
+    paused and polling goes on, so that a long detection never looks like a dead consumer.
 
     ``topics``: what is read, the acquisitions where nothing is said; ``group``: likewise; ``own``:
     settings of librdkafka that the configuration does not overrule.
@@ -65,6 +73,7 @@ class KafkaSource:
         self._next: dict[Place, int] = {}
         self._lag: dict[Place, int] = {}
         self._in_hand: datetime | None = None
+        self._handed_out = -math.inf
         self._paused = False
         self._held: frozenset[str] = frozenset()
         self._complaints = Complaints("consumer", count)
@@ -82,6 +91,7 @@ class KafkaSource:
                 "fetch.max.bytes": 4 * MAX_EVENT_BYTES,
                 "queued.max.messages.kbytes": 16_384,
                 "topic.metadata.refresh.interval.ms": TOPIC_LOOK_MS,
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
                 **QUIET,
                 **settings.options,
                 **(own or {}),
@@ -157,6 +167,7 @@ class KafkaSource:
         kind, milliseconds = record.timestamp()
         known = kind != TIMESTAMP_NOT_AVAILABLE
         self._in_hand = datetime.fromtimestamp(milliseconds / 1000, UTC) if known else None
+        self._handed_out = monotonic()
         return Message(
             value,
             _headers(record),
@@ -180,7 +191,10 @@ class KafkaSource:
             self._complaints(error)
 
     def heartbeat(self) -> None:
-        """Poll with everything paused: keeps the membership, hands out nothing."""
+        """Poll with everything paused, where work has become long: keeps the membership, hands out
+        nothing."""
+        if monotonic() - self._handed_out < PAUSE_AFTER_SECONDS:
+            return
         if not self._paused:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True

@@ -53,7 +53,26 @@ def drain(source):
             source.done(found, failed=False)
 
 
-def test_the_lag_follows_what_has_its_effect_even_while_a_long_detection_runs(tmp_path):
+def test_short_work_costs_nothing_that_was_fetched_ahead(tmp_path):
+    with broker(tmp_path, partitions=PARTITIONS) as server:
+        produced(server, {0: 20})
+        source = source_of(server)
+        try:
+            first = message(source)
+            time.sleep(0.3)  # the others are fetched
+            source.heartbeat()
+            source.done(first, failed=False)
+            began = time.monotonic()
+            assert source.next(5.0).origin.offset == 1
+            assert time.monotonic() - began < 0.05  # no question to the broker lies between
+        finally:
+            source.close()
+
+
+def test_the_lag_follows_what_has_its_effect_even_while_a_long_detection_runs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(kafka_source, "PAUSE_AFTER_SECONDS", 0.0)
     with broker(tmp_path, partitions=PARTITIONS) as server:
         produced(server, {0: 3, 1: 1})
         source = source_of(server)
