@@ -44,8 +44,7 @@ class PictureFolder:
 
     def some(self, store: Store) -> int | None:
         """Draw the next few; gives how many pictures, None where nothing was left to look at."""
-        position = outbox.position(store, CHANNEL)
-        rows = outbox.after(store, position, type_=ALERT_TYPE, limit=AT_ONCE)
+        rows = store.kept("pictures", lambda: _due(store))
         if not rows:
             return None
         alerts = (Alert.model_validate_json(row.body) for row in rows)
@@ -54,6 +53,12 @@ class PictureFolder:
             drawn += draw_beside(store, id_, self.folder / f"{id_}.png", Language.FR)
         outbox.advance(store, CHANNEL, rows[-1].seq)
         return drawn
+
+
+def _due(store: Store) -> list[outbox.Pending]:
+    """The next alerts to look at."""
+    position = outbox.position(store, CHANNEL)
+    return outbox.after(store, position, type_=ALERT_TYPE, limit=AT_ONCE)
 
 
 class Drawer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -183,7 +184,7 @@ def measure(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metri
     was committed before is published."""
     committed, waiting = metrics.newest("commit"), 0
     for channel in channels:
-        found = [(store, *outbox.depth(store, channel.name)) for store in stores]
+        found = [(store, *_depth(store, channel)) for store in stores]
         ages = [(store.clock() - since).total_seconds() for store, _, since in found if since]
         depth = sum(count for _, count, _ in found)
         waiting += depth
@@ -195,7 +196,7 @@ def measure(stores: Sequence[Store], channels: Sequence[Channel], metrics: Metri
 
 def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
     total = 0
-    while rows := outbox.pending(store, channel.name):
+    while _depth(store, channel)[0] and (rows := outbox.pending(store, channel.name)):
         with metrics.stage("publish"):
             answer = channel.send(store, rows)
         faults.reached("in-relay")
@@ -211,6 +212,11 @@ def _relay_channel(store: Store, channel: Channel, metrics: Metrics) -> int:
         if len(taken) + len(answer.refused) < len(rows):
             break
     return total
+
+
+def _depth(store: Store, channel: Channel) -> tuple[int, datetime | None]:
+    """How many messages a channel lacks, and since when."""
+    return store.kept(f"depth {channel.name}", lambda: outbox.depth(store, channel.name))
 
 
 def _park(store: Store, channel: Channel, rows: Sequence[Pending], answer: Answer) -> None:

@@ -91,7 +91,7 @@ class SubscriberRelay:
     def once(self, store: Store) -> dict[ChannelKind, int]:
         """One round over a store's subscriptions; gives how many alerts each channel took."""
         taken = dict.fromkeys(self.carriers, 0)
-        for wanted in subscriptions(store):
+        for wanted in store.kept("subscriptions", lambda: subscriptions(store)):
             if wanted.channel in self.carriers:
                 taken[wanted.channel] += self._carry(store, wanted)
         return taken

@@ -85,7 +85,6 @@ class Updating(Pipeline):
         self._own = {store.territory: store for store in stores}
         self._read: dict[tuple[str, int], Origin] = {}
         self._since_note = 0
-        self._counted: dict[str, tuple[int, int]] = {}
         self._others: dict[str, BaseGeometry] = {}
         self._looked = -math.inf
 
@@ -129,14 +128,8 @@ class Updating(Pipeline):
         return sum(self._waiting(s) for s in self._stores) >= self._settings.asked_at_once
 
     def _waiting(self, store: Store) -> int:
-        """Arrivals that wait in a store, counted anew only after a commit: it is asked before every
-        message, of every store."""
-        commits, count = self._counted.get(store.territory, (-1, 0))
-        if commits != store.commits:
-            commits = store.commits  # first: what is committed meanwhile is counted the next time
-            count = asked.waiting(store)[0]
-            self._counted[store.territory] = commits, count
-        return count
+        """Arrivals that wait in a store; it is asked before every message, of every store."""
+        return store.kept("waiting", lambda: asked.waiting(store)[0])
 
     def _note(self) -> None:
         if self._read:

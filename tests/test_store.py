@@ -214,3 +214,23 @@ def test_a_store_takes_no_more_memory_than_it_is_allowed(store):
         ]
     with pytest.raises(ValidationError, match="store_memory"):
         Settings(db=[path], store_memory="96; DROP TABLE meta")
+
+
+def test_a_look_is_kept_until_something_is_committed(store):
+    looks = []
+
+    def look():
+        looks.append(store.commits)
+        if len(looks) == 2:  # somebody commits while it looks: it is out of date already
+            with store.transaction():
+                pass
+        return len(looks)
+
+    assert [store.kept("looks", look) for _ in range(3)] == [1, 1, 1]
+    with store.transaction():
+        pass
+    assert [store.kept("looks", look) for _ in range(3)] == [2, 3, 3]
+    assert store.kept("other", lambda: "another") == "another" and store.kept("looks", look) == 3
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        raise ZeroDivisionError
+    assert store.kept("looks", look) == 3  # nothing was written

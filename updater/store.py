@@ -16,11 +16,11 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 import duckdb
 import structlog
@@ -33,6 +33,7 @@ from updater.migrations import CREATE_INDEX, DROP_INDEX, INDEXES, LATEST, MIGRAT
 from updater.trouble import explained, is_of_the_data, of_store
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 CHECKPOINT_SECONDS: Final = 5.0
 """How long a checkpoint waits for readers that are still at an older state."""
@@ -125,6 +126,7 @@ class Store:
         self.read_only = False
         self.commits = 0
         """Transactions since it was opened: what was read before may be out of date after one."""
+        self._kept: dict[str, tuple[int, Any]] = {}
 
     @classmethod
     def create(cls, path: Path, *, territory: str, crs: str, millesime: int) -> Self:
@@ -287,6 +289,18 @@ class Store:
         """Run one statement on this thread's cursor and fetch all it gives. Parameters are bound,
         by place or by name."""
         return Rows(self.cursor.execute(sql, parameters or []).fetchall())
+
+    def kept(self, what: str, look: Callable[[], T]) -> T:
+        """What a look at the store gives, kept until the next transaction: nobody else writes to
+        it, and looking every second at a hundred stores at rest would keep a core busy.
+
+        ``what``: names the look.
+        """
+        commits = self.commits  # first: what is committed meanwhile is looked at the next time
+        known = self._kept.get(what)
+        if known is None or known[0] != commits:
+            known = self._kept[what] = commits, look()
+        return cast(T, known[1])
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:

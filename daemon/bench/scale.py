@@ -64,6 +64,8 @@ PARTITIONS: Final = 8
 FLOWN: Final = ("2021-07-02", "2024-06-18")
 QUIET_SECONDS: Final = 300.0
 """Longest wait without an event finished before the run counts as hung."""
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at how far they are; each is an answer of some hundred metrics."""
 _PROCESSED: Final = 'millesimed_events_total{outcome="processed"}'
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GDAL_NUM_THREADS": "1"}
 
@@ -219,7 +221,6 @@ def _settings(
         f"exchange = {json.dumps(str(db.parent / 'exchange'))}",
         'detector = "siamese"',
         'device = "cpu"',
-        "retry_seconds = 0.2",
         f"asked_at_once = {events + 1}",
         "[http]",
         f"port = {port}",
@@ -278,7 +279,7 @@ def _until_processed(
             raise BenchFailed("A process ended before its time; run the role alone to see why.")
         if time.monotonic() - since > QUIET_SECONDS:
             raise BenchFailed(f"The processes stand at {done} of {wanted} events.")
-        time.sleep(0.25)
+        time.sleep(LOOK_SECONDS)
 
 
 def _send(server: str, topic: str, bodies: Sequence[bytes]) -> None:
