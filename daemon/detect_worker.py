@@ -67,6 +67,9 @@ class Detecting:
         """Nothing is under way between two tasks."""
         return True
 
+    def leave(self) -> None:
+        """Nothing either."""
+
     @journey
     def handle(self, message: Message) -> Outcome:
         """Judge one task.

@@ -25,8 +25,10 @@ log = structlog.get_logger()
 CHANNEL: Final = "pictures"
 AT_ONCE: Final = 20
 """Alerts between two notes of how far it is: a few seconds of drawing."""
-SHARE: Final = 0.2
-"""Part of the time a service at work may draw: events come first, pictures follow."""
+SHARE: Final = 0.5
+"""Part of the time a service may draw that has nothing else to do."""
+BUSY_SHARE: Final = 0.05
+"""The same of one at work: events come first, pictures follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,14 @@ def _due(store: Store) -> list[outbox.Pending]:
 
 
 class Drawer:
-    """Draws for a service at work, one at a time."""
+    """Draws for a service, one at a time; ``busy``: whether it has other work."""
 
-    def __init__(self, folder: Path, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, folder: Path, stopping: Callable[[], bool], busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._pictures = PictureFolder(folder)
         self._stopping = stopping
+        self._busy = busy
         self._drawing = threading.Lock()
         self._rest_until = 0.0
 
@@ -85,7 +90,7 @@ class Drawer:
             for store in stores:
                 self._pictures.some(store)
         now = monotonic()
-        self._rest_until = now + (now - started) * (1 / SHARE - 1)
+        self._rest_until = now + (now - started) * (1 / (BUSY_SHARE if self._busy() else SHARE) - 1)
 
 
 def draw_beside(store: Store, alert: str, path: Path, language: Language) -> bool:

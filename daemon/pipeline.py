@@ -85,6 +85,9 @@ class Pipeline:
         """Nothing came: a moment for what can wait. True where nothing is under way."""
         return True
 
+    def leave(self) -> None:
+        """Nothing: what was handled is committed."""
+
     def _carried(self, message: Message) -> Outcome:
         event: Event | None = None
         try:

@@ -75,6 +75,10 @@ class Handler(Protocol):
         """Nothing came; True where nothing is under way."""
         ...
 
+    def leave(self) -> None:
+        """Nothing more will come."""
+        ...
+
 
 class Service:
     """Runs until told to stop, or until the source is drained (``once``)."""
@@ -93,7 +97,10 @@ class Service:
         self._stop = threading.Event()
         self._relaying = threading.Lock()
         self._calling = threading.Lock()
-        self._drawer = Drawer(settings.outbox_folder() / "chips", self._stop.is_set)
+        self._at_rest = False
+        self._drawer = Drawer(
+            settings.outbox_folder() / "chips", self._stop.is_set, lambda: not self._at_rest
+        )
         self._beat = monotonic()
         self._supervisor = Supervisor()
         self._progress = progress
@@ -205,24 +212,30 @@ class Service:
     def _loop(self, source: Source, pipeline: Handler) -> None:
         self.counts = pipeline.counts
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="event") as worker:
-            for left in pipeline.left_over():
-                if self._carry(worker.submit(pipeline.handle, left), source) is None:
+            self._read(source, pipeline, worker)
+            worker.submit(pipeline.leave).result()
+
+    def _read(self, source: Source, pipeline: Handler, worker: ThreadPoolExecutor) -> None:
+        """Give everything that comes to the pipeline."""
+        for left in pipeline.left_over():
+            if self._carry(worker.submit(pipeline.handle, left), source) is None:
+                return
+        while not self._stop.is_set():
+            self._turn()
+            message = self._next(source, pipeline)
+            if message is None:
+                self._at_rest = worker.submit(pipeline.rest).result()
+                if self._once and self._at_rest and source.drained():
                     return
-            while not self._stop.is_set():
-                self._turn()
-                message = self._next(source, pipeline)
-                if message is None:
-                    at_rest = worker.submit(pipeline.rest).result()
-                    if self._once and at_rest and source.drained():
-                        return
-                    continue
-                faults.reached("after-read")
-                self.received += 1
-                outcome = self._carry(worker.submit(pipeline.handle, message), source)
-                if outcome is None:
-                    return
-                faults.reached("before-offset-commit")
-                source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
+                continue
+            self._at_rest = False
+            faults.reached("after-read")
+            self.received += 1
+            outcome = self._carry(worker.submit(pipeline.handle, message), source)
+            if outcome is None:
+                return
+            faults.reached("before-offset-commit")
+            source.done(message, failed=outcome is Outcome.DEAD_LETTERED)
 
     def _carry(self, work: Future[Outcome], source: Source) -> Outcome | None:
         """Wait for an event, keeping the source alive; None when it was interrupted."""

@@ -61,6 +61,8 @@ ATTEMPTS: Final = 5
 NOTE_EVERY: Final = 500
 """Messages after which every store learns how far the topics are read, also one that had none: so
 many are read again, and recognised, after a kill."""
+NOTE_SECONDS: Final = 30.0
+"""The same in seconds, where nothing comes: a hundred stores take a second of commits."""
 SERVED_SECONDS: Final = 5.0
 """Between two looks at who owns which département."""
 
@@ -85,6 +87,7 @@ class Updating(Pipeline):
         self._own = {store.territory: store for store in stores}
         self._read: dict[tuple[str, int], Origin] = {}
         self._since_note = 0
+        self._noted = -math.inf
         self._others: dict[str, BaseGeometry] = {}
         self._looked = -math.inf
 
@@ -119,9 +122,15 @@ class Updating(Pipeline):
         return iter(())
 
     def rest(self) -> bool:
-        """Every store learns how far the topics are read; True where no judgement is waited for."""
-        self._note()
+        """Every store learns now and then how far the topics are read; True where no judgement is
+        waited for."""
+        if monotonic() - self._noted >= NOTE_SECONDS:
+            self._note()
         return not any(self._waiting(store) for store in self._stores)
+
+    def leave(self) -> None:
+        """Every store learns how far the topics are read."""
+        self._note()
 
     def full(self) -> bool:
         """True where so much is asked for already that no more should be."""
@@ -136,7 +145,7 @@ class Updating(Pipeline):
             for store in self._stores:
                 commit.commit_offsets(store, list(self._read.values()))
         self._read.clear()
-        self._since_note = 0
+        self._since_note, self._noted = 0, monotonic()
 
     def _carried(self, message: Message) -> Outcome:
         try:

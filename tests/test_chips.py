@@ -1,6 +1,7 @@
 """Pictures of alerts on real files with known ground: right place and colours, never an error."""
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from daemon.chips import (
 from daemon.config import HttpSettings
 from daemon.http import HttpServer, application
 from daemon.metrics import Metrics
-from daemon.pictures import PictureFolder
+from daemon.pictures import Drawer, PictureFolder
 from daemon.relay import FolderCarrier, FolderChannel, relay_once
 from daemon.subscribers import SubscriberRelay
 from detectors.quicklook import NO_DATA
@@ -585,3 +586,16 @@ def test_a_picture_that_fails_holds_up_no_message(store, pair, tmp_path):
     relay = SubscriberRelay({ChannelKind.FOLDER: FolderCarrier(outbox / "subscriptions")})
     assert relay.once(store) == {ChannelKind.FOLDER: 1}
     assert (mine / f"{record.id}.geojson").is_file()
+
+
+@pytest.mark.parametrize(("busy", "rounds"), [(False, 12), (True, 1)])
+def test_pictures_are_drawn_seldom_while_there_is_other_work(
+    store, tmp_path, monkeypatch, busy, rounds
+):
+    clock, drawn = itertools.count(100), []
+    monkeypatch.setattr("daemon.pictures.monotonic", lambda: next(clock))
+    drawer = Drawer(tmp_path, lambda: False, lambda: busy)
+    monkeypatch.setattr(PictureFolder, "some", lambda *_: drawn.append(1))
+    for _ in range(12):  # drawing takes a second, and a second lies between
+        drawer.some([store])
+    assert len(drawn) == rounds
