@@ -170,7 +170,8 @@ def test_a_file_comes_in_parts_and_only_where_it_is_new(open_room):
         ({**WANTED["raster"], "format": "cog", "resolution": 0.01}, "resolution"),
         ({**WANTED["differential"], "format": "gpkg", "before": 2025}, "before is the older"),
         ({**WANTED["map"], "format": "gpkg", "millesime": 2019}, "first millésime is 2021"),
-        ({**WANTED["map"], "format": "gpkg", "crs": "EPSG:3857"}, "crs"),
+        ({**WANTED["map"], "format": "gpkg", "crs": "EPSG:27572"}, "EPSG:2154, EPSG:4326"),
+        ({**WANTED["map"], "format": "gpkg", "crs": "WGS84"}, "crs"),
     ],
 )
 def test_what_does_not_go_together_is_said_at_once(open_room, wrong, said):
@@ -191,9 +192,11 @@ def test_the_same_of_an_unchanged_map_is_one_file(tmp_path):
         first, _ = here.until(here.ask(**WANTED["map"], format="fgb"))
         again = here.ask(**WANTED["map"], format="fgb")
         assert again["id"] == first["id"] and again["state"] == "done"
-        assert here.value("millesimed_exports_total", product="map", outcome="kept") == 1
-        other, _ = here.until(here.ask(**WANTED["map"], format="gpkg"))
-        assert other["id"] != first["id"]
+        own = here.ask(**WANTED["map"], format="fgb", crs="EPSG:2154")
+        assert own["id"] == first["id"] and own["state"] == "done"
+        assert here.value("millesimed_exports_total", product="map", outcome="kept") == 2
+        other, _ = here.until(here.ask(**WANTED["map"], format="fgb", crs="EPSG:4326"))
+        assert other["id"] != first["id"] and "_EPSG4326_" in other["file"]
         patched(store, 9, [building(520, 520)], days=60)
         after, _ = here.until(here.ask(**WANTED["map"], format="fgb"))
         assert after["id"] != first["id"] and after["sha256"] != first["sha256"]
