@@ -28,6 +28,7 @@ from daemon.families import (
     KINDS,
     LATENCY_BUCKETS,
     OUTCOMES,
+    PUBLICATION_STATES,
     RESIDUAL_BUCKETS,
     STAGE_BUCKETS,
     STAGES,
@@ -311,6 +312,12 @@ CATALOGUE: Final[dict[str, Family]] = {
     "export_bytes": gauge("millesimed_export_bytes", "bytes", "Files of exports that are kept."),
     "export_written": counter(
         "millesimed_export_written_bytes_total", "bytes", "Files of exports written."
+    ),
+    "publications": gauge(
+        "millesimed_publications",
+        "publications",
+        "Publications on this machine that go on, and maps whose last one failed or was killed.",
+        {"state": PUBLICATION_STATES},
     ),
     # corrections
     "corrections": counter(

@@ -93,6 +93,7 @@ EXPORT_STATES: Final = ("queued", "running", "done", "failed", "cancelled", "exp
 EXPORT_OUTCOMES: Final = ("done", "failed", "cancelled", "kept")
 """`kept`: answered with a file that was there."""
 EXPORT_PRODUCTS: Final = tuple(product.value for product in ExportProduct)
+PUBLICATION_STATES: Final = ("under-way", "failed", "interrupted")
 EXPORT_BUCKETS: Final = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600)
 """Seconds: a commune takes some, a département minutes."""
 CHECKPOINT_BUCKETS: Final = (0.01, 0.05, 0.2, 1, 5, 20, 60, 300)

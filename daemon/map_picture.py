@@ -16,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 from daemon.labels import MapLabels
 from daemon.preview import OUTLINE, trace
 from detectors.types import Grid
-from updater.export import colour_table
+from schemas.export import ExportTheme
+from updater.export_raster import colours
 from updater.reads import Bounds, current_in, versions_in
 from updater.store import Store
 
@@ -86,7 +87,7 @@ def _ground(store: Store, window: Bounds, grid: Grid) -> Image.Image:
     if wide or versions_in(store, window, most=MOST_POLYGONS) > MOST_POLYGONS:
         return Image.new("RGB", (cols, rows), PLAIN)
     labels = MapLabels(current_in(store, window), map_crs=store.crs, grid=grid)(grid.window)
-    table = np.array([colour_table()[i][:3] for i in range(len(colour_table()))], np.float64)
+    table = np.array([rgba[:3] for _, rgba in sorted(colours(ExportTheme.COVER).items())], float)
     muted = table * (1 - MUTED) + 255 * MUTED
     muted[0] = PLAIN
     return Image.fromarray(muted.round().astype(np.uint8)[labels])

@@ -87,6 +87,7 @@ class Metrics:
     exports: Counter
     export_seconds: Histogram
     export_bytes: Gauge
+    publications: Gauge
     export_written: Counter
     corrections: Counter
     scenes: Counter

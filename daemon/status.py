@@ -55,6 +55,9 @@ class Status:
     sources: list[dict[str, Any]] = field(default_factory=list)
     detectors: list[dict[str, Any]] = field(default_factory=list)
     gpus: list[dict[str, Any]] = field(default_factory=list)
+    export_jobs: dict[str, float] = field(default_factory=dict)
+    exports: list[dict[str, Any]] = field(default_factory=list)
+    publications: list[dict[str, Any]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """As ``--json`` gives it."""
@@ -133,6 +136,7 @@ def said(samples: Samples, url: str) -> Status:
         sources=[_source(samples, name) for name in samples.labels(*SOURCES)],
         detectors=[_detector(samples, name) for name in samples.labels(*DETECTORS)],
         gpus=[_gpu(samples, name) for name in samples.labels(*GPUS)],
+        export_jobs=_positive(samples.by("millesimed_export_jobs", "state")),
     )
 
 

@@ -28,6 +28,9 @@ def view(status: Status) -> RenderableType:
         _table("Dead letters", _named(status.dead_letters, "reason", "events"), {}),
         _table("Stores", status.stores, _STORE),
         _table("Sources", status.sources, {"last_success": _when, "cursor": _cursor}),
+        _table("Exports", _named(status.export_jobs, "state", "jobs"), {}),
+        _table("Exports waited for or failed", [_export(r) for r in status.exports], _SINCE),
+        _table("Publications", [_publication(r) for r in status.publications], _SINCE),
         _table("Detectors", status.detectors, _DETECTOR),
         _table("GPU", status.gpus, {"busy": _share, "used_bytes": _size, "total_bytes": _size}),
     ]
@@ -57,6 +60,18 @@ def _waiting(status: Status) -> list[dict[str, Any]]:
     if status.waiting_seconds:
         rows.append({"partition": "the oldest, for", "events": age(status.waiting_seconds)})
     return rows
+
+
+def _export(row: Mapping[str, Any]) -> dict[str, Any]:
+    what = f"{row['product']} {row['years']} {row['territory']}, {row['format']}"
+    since = row["began"] or row["asked"]
+    return {"export": what, "state": row["state"], "since": since, "why": row["error"]}
+
+
+def _publication(row: Mapping[str, Any]) -> dict[str, Any]:
+    what = " ".join(str(row[name]) for name in ("map", "millesime") if row[name] is not None)
+    why = row["error"] or row["step"]
+    return {"publication": what, "state": row["state"], "since": row["since"], "at": why}
 
 
 def _named(counts: Mapping[str, float], name: str, value: str) -> list[dict[str, Any]]:
@@ -138,4 +153,5 @@ _STORE: Final = {
     "checkpoint": _when,
     "map": _when,
 }
+_SINCE: Final = {"since": _when}
 _DETECTOR: Final = {"flagged": _share, "drift_sigmas": _drift, "pixels_per_second": _pace}

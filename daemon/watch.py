@@ -7,6 +7,7 @@ backlog from being seen.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -14,8 +15,9 @@ from typing import Final
 import structlog
 
 from daemon.config import Settings
-from daemon.families import STAGES, SUBSCRIBER_CHANNELS
+from daemon.families import PUBLICATION_STATES, STAGES, SUBSCRIBER_CHANNELS
 from daemon.metrics import Metrics
+from daemon.publish.underway import publications
 from daemon.relay import Channel, measure
 from daemon.sources import Source
 from daemon.subscribers import due, last_digest
@@ -84,6 +86,7 @@ class Watch:
         measure(self._stores, self._channels, self._metrics)
         self._subscribers()
         self._waiting()
+        self._publications()
 
     def checkpoint(self) -> None:
         """Fold every store's log into its file; what a long reader keeps from it is folded in the
@@ -146,6 +149,11 @@ class Watch:
             if oldest is not None:
                 longest = max(longest, (now - due(oldest, rhythm, hour)).total_seconds())
         return count, longest, outbox.given_up(store, [channel_name(s.id) for s in wanted])
+
+    def _publications(self) -> None:
+        states = Counter(row["state"] for row in publications(self._settings))
+        for state in PUBLICATION_STATES:
+            self._metrics.publications.labels(state).set(states[state])
 
     def _waiting(self) -> None:
         found = self._source.backlog()

@@ -348,6 +348,12 @@ def _exports() -> list[series.Panel]:
             ("sum(millesimed_export_bytes)", "kept"),
             ("sum(increase(millesimed_export_written_bytes_total[1h]))", "written"),
         ),
+        lines(
+            "Publications, by state",
+            "Under way on the service's machine; failed or interrupted ones go on when run again.",
+            units.Short,
+            ("sum by (state) (millesimed_publications)", "{{state}}"),
+        ),
     ]
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from rasterio.transform import Affine
 from shapely.geometry.base import BaseGeometry
+
+if TYPE_CHECKING:  # a second of start and 200 MB that processes without pixels are spared
+    import torch
 
 DEGREE_M = 111_320.0
 """Metres in a degree of latitude, and of longitude at the equator."""
@@ -139,6 +141,8 @@ class Tile:
 def valid_pixels(tiles: Sequence[Tile], date: int, *, each: int) -> torch.Tensor:
     """Valid pixels of one date (0 before, 1 after), ``(band, pixel)``: about ``each`` of a tile,
     evenly spread."""
+    import torch
+
     images = [(tile.before, tile.after)[date] for tile in tiles]
     return torch.cat(
         [

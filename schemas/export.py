@@ -80,6 +80,11 @@ class ExportRequest(BaseModel):
         default=None, ge=FINEST_M, le=COARSEST_M, description="Metres a pixel; of `raster`."
     )
     theme: ExportTheme | None = Field(default=None, description="Of `raster`; else couverture.")
+    crs: str | None = Field(
+        default=None,
+        pattern=r"^EPSG:[0-9]{4,6}$",
+        description="One of those `/map/state` names for the département; else the map's own.",
+    )
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

@@ -17,6 +17,8 @@ from tests.scenes import SmallScene, make_small_scene
 from updater.importer import create_store
 from updater.store import Store
 
+pytest.register_assert_rewrite("tests.publishing")  # shared by modules, and a plugin of theirs
+
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """A run that is counted counts what failed, too."""

@@ -1,7 +1,9 @@
-"""A store to export from: three looks, one of which corrects, and a commune in its west."""
+"""Stores to export from, one of them with three looks, of which one corrects, and a commune in its
+west; and what the command does with them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,14 @@ from shapely.geometry import box
 from schemas.change import ChangeKind
 from schemas.export import ExportRequest
 from schemas.territory import TerritoryKind
-from tests.map_store import building, made_store, patched
+from tests.map_store import MILLESIME, building, made_store, patched
+from updater.crs import legal_crs
+from updater.export_plan import plan_of
+from updater.export_write import export_to
+from updater.importer import load
 from updater.store import Store
-from updater.territories import add_territories
+from updater.territories import Territory, add_territories
+from updater.types import MapPolygon
 
 COMMUNE = "32013"
 WEST = box(-10, -10, 333.3, 610)
@@ -31,6 +38,21 @@ WANTED: dict[str, dict[str, Any]] = {
 def wanted(product: str, format_: str, **more: object) -> ExportRequest:
     """A request."""
     return ExportRequest.model_validate({**WANTED[product], "format": format_, **more})
+
+
+def store_of(path: Path, polygons: Sequence[MapPolygon], *, territory: str = "D032") -> Store:
+    """A store that holds some polygons of 2021, and no built-up zone."""
+    crs = legal_crs(territory)
+    store = Store.create(path, territory=territory, crs=crs, millesime=MILLESIME)
+    load(store, polygons, [], millesime=MILLESIME)
+    return store
+
+
+def written_to(
+    store: Store, out: Path, request: ExportRequest, place: Territory | None = None
+) -> tuple[Path, int]:
+    """A file as the command writes it, and its rows."""
+    return export_to(store, plan_of(store, request, place), out, lambda _: None)
 
 
 def exported_store(folder: Path, *, side: float = 600.0) -> Store:

@@ -21,7 +21,7 @@ from updater.diff_files import (
     write_matrix_csv,
     write_matrix_png,
 )
-from updater.export import write_vector
+from updater.export import write_parquet
 from updater.reads import as_of, end_of
 from updater.revert import revert
 
@@ -102,11 +102,8 @@ def test_the_matrix_is_a_table_and_a_picture(tmp_path, found):
 
 def test_a_reader_can_follow_the_changelog_without_the_store(tmp_path, store, found):
     old, new = as_of(store, valid_at=end_of(2021)), as_of(store, valid_at=end_of(2024))
-    write_vector(
-        changelog_frame(old, new, found.pieces, store.crs),
-        tmp_path / "log.parquet",
-        format_="geoparquet",
-    )
+    frame = changelog_frame(old, new, found.pieces, store.crs)
+    write_parquet(frame, tmp_path / "log.parquet")
     log = gpd.read_parquet(tmp_path / "log.parquet")
     state = {p.id: (p.code_cs, p.code_us, p.geometry) for p in old}
     for row in log.itertuples():

@@ -9,7 +9,7 @@ import rasterio
 from shapely.geometry import box
 
 from schemas.nomenclature import COUVERTURE, CS_INDEX
-from updater.export import FORMATS, write
+from tests.exported import store_of, wanted, written_to
 from updater.types import MapPolygon
 
 MAP = [
@@ -20,10 +20,16 @@ MAP = [
 COLUMNS = "id code_cs code_us millesime source ossature id_origine code_or aire artif crit_seuil"
 
 
-@pytest.mark.parametrize("format_", [f for f in FORMATS if f != "cog"])
-def test_a_vector_export_reads_back_whole(tmp_path, format_):
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with store_of(tmp_path_factory.mktemp("three") / "D032.duckdb", MAP) as made:
+        yield made
+
+
+@pytest.mark.parametrize("format_", ["gpkg", "shp", "fgb", "geoparquet"])
+def test_a_vector_export_reads_back_whole(store, tmp_path, format_):
     path = tmp_path / "out" / f"map.{'parquet' if format_ == 'geoparquet' else format_}"
-    write(MAP, path, format_=format_, crs="EPSG:2154")
+    assert written_to(store, path, wanted("map", format_, millesime=2021)) == (path, len(MAP))
     frame = gpd.read_parquet(path) if format_ == "geoparquet" else gpd.read_file(path)
     assert set(COLUMNS.split()) <= set(frame.columns) and frame.crs.to_epsg() == 2154
     frame = frame.set_index("id")
@@ -35,8 +41,8 @@ def test_a_vector_export_reads_back_whole(tmp_path, format_):
     assert [p.name for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
-def test_gdal_itself_reads_the_geopackage(tmp_path):
-    write(MAP, tmp_path / "m.gpkg", format_="gpkg", crs="EPSG:2154")
+def test_gdal_itself_reads_the_geopackage(store, tmp_path):
+    written_to(store, tmp_path / "m.gpkg", wanted("map", "gpkg", millesime=2021))
     try:
         shown = subprocess.run(
             ["ogrinfo", "-so", "-al", str(tmp_path / "m.gpkg")],
@@ -50,8 +56,9 @@ def test_gdal_itself_reads_the_geopackage(tmp_path):
     assert f"Feature Count: {len(MAP)}" in shown.stdout
 
 
-def test_a_cog_carries_classes_and_official_colours(tmp_path):
-    write(MAP, tmp_path / "m.tif", format_="cog", crs="EPSG:2154")
+def test_a_cog_carries_classes_and_official_colours(store, tmp_path):
+    asked = wanted("raster", "cog", millesime=2021, resolution=1)
+    written_to(store, tmp_path / "m.tif", asked)
     with rasterio.open(tmp_path / "m.tif") as image:
         classes, colours = image.read(1), image.colormap(1)
         assert image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"

@@ -8,8 +8,8 @@ from tests.map_store import building, patched
 from updater import legal_rows
 from updater.artificialisation import components, statuses
 from updater.importer import create_store
-from updater.legal_rows import known, refresh, statuses_of
-from updater.reads import as_of, end_of, map_now
+from updater.legal_rows import known, refresh
+from updater.reads import map_now
 from updater.revert import revert
 from updater.store import Store
 
@@ -56,11 +56,12 @@ def test_after_patches_and_undoings_the_kept_statuses_are_the_whole_maps(store, 
     assert refresh(store) > 0 and kept(store) == whole(store)
 
 
-def test_an_older_state_is_judged_by_itself(store):
-    patched(store, 0, [building(*(CORNER + 1000), 60, 50)])
-    for year in (2021, 2024):
-        polygons = as_of(store, valid_at=end_of(year))
-        assert statuses_of(store, polygons) == statuses(polygons)
+def test_square_by_square_they_are_the_same(store, monkeypatch):
+    monkeypatch.setattr(legal_rows, "SURFACE_REACH_M", 120.0)
+    monkeypatch.setattr(legal_rows, "SQUARE_M", 900.0)
+    assert refresh(store) == SIDE * SIDE and kept(store) == whole(store)
+    patched(store, 0, [building(*(CORNER + 1000), 60, 50), building(*(CORNER + 2400), 40, 50)])
+    assert 0 < refresh(store) < 400 and kept(store) == whole(store)
 
 
 def test_components_are_those_of_the_graph():

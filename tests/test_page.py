@@ -130,6 +130,7 @@ def test_the_state_names_years_images_territories_and_official_colours(call, sce
     state = call("GET", "/map/state").json
     (one,) = state["departements"]
     assert one["code"] == "D032" and one["millesimes"] == [2021, 2024]
+    assert one["crs"] == ["EPSG:2154", "EPSG:4326", "EPSG:3857"]
     assert [(i["year"], i["sensors"], i["count"]) for i in one["images"]] == [
         (2021, ["pva"], 1),
         (2024, ["pva"], 1),

@@ -2,7 +2,6 @@
 
 import subprocess
 import zipfile
-from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import geopandas as gpd
@@ -14,15 +13,16 @@ from shapely.geometry import box
 
 from schemas.nomenclature import COUVERTURE, CS_LEAVES
 from schemas.territory import TerritoryKind
+from tests.exported import wanted, written_to
 from tests.map_store import building, made_store, patched
 from updater.errors import ImportFailed, NotFound
-from updater.export import LAYER, write_product
-from updater.importer import prepare
-from updater.product import GMD, SUFFIXES, Product, qml
-from updater.reads import as_of, end_of, zone_construite_parts
+from updater.export import LAYER
+from updater.importer import create_store
+from updater.product import GMD, SUFFIXES, qml
+from updater.reads import as_of, end_of
+from updater.store import Store
 from updater.territories import add_territories, find_territory, territories
 
-PRODUCT = Product("D032", "D032", "Gers", 2024, "EPSG:2154")
 COMMUNES = {"32013": box(0, 0, 250, 600), "32107": box(250, 0, 600, 600)}
 
 
@@ -49,28 +49,28 @@ def now(store):
 
 @pytest.mark.parametrize("format_", list(SUFFIXES))
 def test_a_folder_receives_the_products_own_name_and_metadata(tmp_path, store, now, format_):
-    path, count = write_product(
-        now, tmp_path, PRODUCT, format_=format_, zones=zone_construite_parts(store)
-    )
+    raster = format_ == "cog"
+    path, count = written_to(store, tmp_path, wanted("raster" if raster else "map", format_))
     token = {"geoparquet": "PARQUET", "cog": "TIFF"}.get(format_, format_.upper())
-    assert path.name == f"OCS-GE_2-0__{token}_LAMB93_D032_2024-01-01{SUFFIXES[format_]}"
-    assert count == len(now)
+    kind = "_COUVERTURE_2M" if raster else ""
+    assert path.name == f"OCS-GE_2-0{kind}__{token}_LAMB93_D032_2024-01-01{SUFFIXES[format_]}"
+    assert count == (300 * 300 if raster else len(now))
     text = (
         zipfile.ZipFile(path).read(f"{path.stem}.xml").decode()
         if format_ == "shp"
         else path.with_suffix(".xml").read_text()
     )
     root = ET.fromstring(text)
-    assert root.find(f".//{{{GMD}}}title")[0].text == "OCS GE 2024, Gers (D032)"
+    assert root.find(f".//{{{GMD}}}title")[0].text == "OCS GE 2024, D032 (D032)"
+    held = "300 × 300 pixels (couverture)" if raster else f"{len(now)} polygones"
+    assert held in root.find(f".//{{{GMD}}}abstract")[0].text
     west = float(root.find(f".//{{{GMD}}}westBoundLongitude")[0].text)
     assert -5.5 < west < 0  # the false origin of Lambert-93 lies west of France
 
 
 @pytest.mark.parametrize("format_", ["gpkg", "shp", "fgb"])
 def test_gdal_opens_every_format_without_a_warning(tmp_path, store, now, format_):
-    path, _ = write_product(
-        now, tmp_path, PRODUCT, format_=format_, zones=zone_construite_parts(store)
-    )
+    path, _ = written_to(store, tmp_path, wanted("map", format_))
     name = f"/vsizip/{path}" if format_ == "shp" else str(path)
     shown = subprocess.run(
         ["ogrinfo", "-ro", "-so", "-al", name], capture_output=True, check=True, text=True
@@ -85,20 +85,20 @@ def test_gdal_opens_every_format_without_a_warning(tmp_path, store, now, format_
 
 
 @pytest.mark.parametrize("format_", ["gpkg", "shp", "fgb", "geoparquet"])
-def test_export_import_export_is_identical(tmp_path, now, format_):
-    first, _ = write_product(now, tmp_path / "a.x", PRODUCT, format_="geoparquet")
+def test_export_import_export_is_identical(tmp_path, store, format_):
+    first, _ = written_to(store, tmp_path / "a.x", wanted("map", "geoparquet"))
     suffix = SUFFIXES[format_]
-    there, _ = write_product(now, tmp_path / f"b{suffix}", PRODUCT, format_=format_)
+    there, _ = written_to(store, tmp_path / f"b{suffix}", wanted("map", format_))
     source = there
     if format_ == "shp":
         zipfile.ZipFile(there).extractall(tmp_path / "shp")
         source = tmp_path / "shp"
-    back, report = prepare(source, millesime=2024)
+    db = tmp_path / "again.duckdb"
+    report = create_store(db, source, territory="D032", millesime=2024)
     kinds = set(report.repaired)
     assert kinds <= {"other-year"}  # what was not touched is of the older millésime
-    years = {p.id: p.millesime for p in now}
-    again = sorted((replace(p, millesime=years[p.id]) for p in back), key=lambda p: p.id)
-    second, _ = write_product(again, tmp_path / "c.x", PRODUCT, format_="geoparquet")
+    with Store.open(db) as back:
+        second, _ = written_to(back, tmp_path / "c.x", wanted("map", "geoparquet"))
     a = gpd.read_parquet(first).sort_values("id", ignore_index=True)
     b = gpd.read_parquet(second).sort_values("id", ignore_index=True)
     assert shapely.equals_identical(
@@ -107,12 +107,14 @@ def test_export_import_export_is_identical(tmp_path, now, format_):
     for column in a.columns.drop("geometry"):
         if column == "aire":  # summed from another starting vertex
             assert np.allclose(a[column], b[column], rtol=0, atol=1e-6)
+        elif column == "millesime":
+            assert set(b[column]) == {"2024"}
         else:
             assert a[column].equals(b[column]), column
 
 
-def test_qgis_finds_the_official_colours(tmp_path, now):
-    path, _ = write_product(now, tmp_path / "m.gpkg", PRODUCT, format_="gpkg")
+def test_qgis_finds_the_official_colours(tmp_path, store):
+    path, _ = written_to(store, tmp_path / "m.gpkg", wanted("map", "gpkg"))
     rows = pyogrio.read_dataframe(path, layer="layer_styles", read_geometry=False)
     cover = rows[rows["useAsDefault"].astype(bool)].iloc[0]
     assert cover["f_table_name"] == LAYER and cover["styleName"] == "Couverture"
@@ -126,26 +128,18 @@ def test_qgis_finds_the_official_colours(tmp_path, now):
     assert "Zones bâties" in qml("code_cs", COUVERTURE)
 
 
-def test_two_communes_make_the_whole(tmp_path, store, now):
+def test_two_communes_make_the_whole(tmp_path, store):
     frames = []
     for code in COMMUNES:
         place = find_territory(store, code)
-        product = Product("D032", code, place.name, 2024, "EPSG:2154")
-        path, _ = write_product(
-            now,
-            tmp_path,
-            product,
-            format_="gpkg",
-            ground=place.geometry,
-            zones=zone_construite_parts(store),
-        )
+        path, _ = written_to(store, tmp_path, wanted("map", "gpkg"), place)
         assert f"_D032_{code}_2024" in path.name
         frames.append(gpd.read_file(path, layer=LAYER))
         zone = gpd.read_file(path, layer="ZONE_CONSTRUITE")
         assert zone.area.sum() == pytest.approx(place.geometry.area, rel=1e-4)
     assert sum(f["aire"].sum() for f in frames) == pytest.approx(600 * 600, rel=1e-6)
     # a legal status does not depend on where the map is cut
-    whole, _ = write_product(now, tmp_path / "w.parquet", PRODUCT, format_="geoparquet")
+    whole, _ = written_to(store, tmp_path / "w.parquet", wanted("map", "geoparquet"))
     status = gpd.read_parquet(whole).set_index("id")["artif"]
     for frame in frames:
         for row in frame.itertuples():

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import geopandas as gpd
 import pytest
-import shapely
 import structlog
-from typer.testing import CliRunner
 
-from daemon.cli import app
 from daemon.config import load
 from daemon.logs import configure
-from daemon.publish.publishing import alone
 from daemon.publish.token import PublishError
+from daemon.publish.underway import alone
 from schemas.errors import UsageError
 from tests.entrepot import (
     COPY,
@@ -25,102 +22,19 @@ from tests.entrepot import (
     PYRAMID,
     TOKEN,
     Fault,
+    advance,
     configuration,
     files_of,
-    platform,
 )
-from tests.map_store import building, made_store, patched
+from tests.map_store import building, patched
+from tests.publishing import Publish, assert_holds, assert_published, state
 from tests.secrets import leaks
-from updater.deliveries import TABLE, frame_at
-from updater.reads import end_of
+from updater.deliveries import TABLE
 from updater.store import Store
 
+pytest_plugins = ("tests.publishing",)
 ROOT = Path(__file__).parent.parent
 UPLOADS = "POST uploads/[^/]+/data"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A store with a patch, as it lies on a disk."""
-    path = tmp_path_factory.mktemp("made") / "D032.duckdb"
-    store, _ = made_store(path, seed=11)
-    patched(store, 1, [building(120, 150), building(420, 300)])
-    store.close()
-    return path.read_bytes()
-
-
-@pytest.fixture
-def db(tmp_path, made):
-    path = tmp_path / "D032.duckdb"
-    path.write_bytes(made)
-    return path
-
-
-@pytest.fixture
-def there(tmp_path, monkeypatch):
-    monkeypatch.setenv("MILLESIMED_PUBLICATION_TOKEN", TOKEN)
-    with platform(tmp_path / "platform") as found:
-        yield found
-
-
-class Publish:
-    """Calls of the command in this process."""
-
-    def __init__(self, config, db):
-        self.config, self.db, self.said = config, db, ""
-
-    def run(self, *more, millesime=2024):
-        result = CliRunner().invoke(app, self.words(*more, millesime=millesime))
-        self.said += f"{result.output}{result.exception or ''}"
-        return result
-
-    def words(self, *more, millesime=2024):
-        return [
-            *("publish", "--db", str(self.db), "--config", str(self.config)),
-            *("--millesime", str(millesime), *more),
-        ]
-
-    def done(self, *more, **which):
-        result = self.run(*more, "--json", **which)
-        assert result.exit_code == 0, (result.exception, result.output)
-        return json.loads(result.stdout)
-
-    def failed(self, *more, **which):
-        result = self.run(*more, **which)
-        assert isinstance(result.exception, PublishError), (result.exception, result.output)
-        text = str(result.exception)
-        assert text.endswith(".") and "\n" not in text
-        return text
-
-
-@pytest.fixture
-def publish(tmp_path, db, there):
-    return Publish(configuration(there, tmp_path), db)
-
-
-def state(db, year=2024):
-    with Store.open(db) as store:
-        return frame_at(store, end_of(year))
-
-
-def assert_holds(there, stored, frame):
-    """The platform's table is the map, value for value."""
-    table = there.tables[stored][TABLE].frame.sort_values("id", ignore_index=True)
-    wanted = frame.sort_values("id", ignore_index=True)
-    assert table["id"].tolist() == wanted["id"].tolist()
-    assert shapely.equals_identical(table.geometry.to_numpy(), wanted.geometry.to_numpy()).all()
-    for name in wanted.columns.drop("geometry"):
-        same = (table[name] == wanted[name]) | (table[name].isna() & wanted[name].isna())
-        assert same.all(), name
-
-
-def assert_published(there, done, frame):
-    assert_holds(there, done["stored"], frame)
-    offering = there.only("offerings")
-    assert offering["status"] == "PUBLISHED" and offering["_id"] == done["offering"]
-    assert offering["shows"]["used_data"][0]["stored_data"] == done["stored"]
-    assert there.only("configurations")["status"] == "PUBLISHED"
-    assert there.of("stored_data", done["stored"])["status"] == "GENERATED"
 
 
 def assert_made_once(there):
@@ -185,8 +99,7 @@ def test_troubles_that_pass_are_borne(there, publish, db):
     assert not there.faults
 
 
-def test_a_platform_that_is_away_is_left_for_later(there, publish, monkeypatch):
-    monkeypatch.setattr("daemon.publish.http.FIRST_WAIT", 0.001)
+def test_a_platform_that_is_away_is_left_for_later(there, publish):
     there.faults.append(Fault("GET uploads", status=503, times=100))
     assert "status 503; run this again later" in publish.failed()
     there.faults[:] = [Fault("GET uploads", status=429, after="4000")]
@@ -330,8 +243,6 @@ def test_changes_whose_run_was_killed_are_counted_before_new_ones_come(
     for _ in range(4):  # the platform goes on meanwhile
         for kind in ("processings/executions", "stored_data"):
             for one in there.every(kind):
-                from tests.entrepot import advance
-
                 advance(there, kind, one)
     done = publish.done("--incremental")
     assert done["stored"] == first["stored"]
@@ -450,7 +361,7 @@ def test_a_status_that_lasts_too_long_is_left_for_later(there, publish, monkeypa
     text = publish.config.read_text().replace("poll_seconds", "patience_hours = 1e-6\npoll_seconds")
     publish.config.write_text(text)
     there.faults.append(Fault("GET uploads/[^/]+/checks", run=lambda: None, times=1))
-    monkeypatch.setattr("tests.entrepot._advance_checks", lambda *_: None)
+    monkeypatch.setattr("tests.entrepot.work._advance_checks", lambda *_: None)
     assert "run this again to go on, nothing is lost" in publish.failed()
 
 

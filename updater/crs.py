@@ -14,6 +14,9 @@ from schemas.geojson import AnyPolygon, MultiPolygon, Polygon
 from updater.generalise import polygons_of
 
 WGS84 = "EPSG:4326"
+WEB_MERCATOR = "EPSG:3857"
+WORLD = (WGS84, WEB_MERCATOR)
+"""Offered whatever a store's own CRS is."""
 METROPOLITAN_CRS = "EPSG:2154"
 OVERSEAS_CRS = {
     "D971": "EPSG:5490",
@@ -25,6 +28,17 @@ OVERSEAS_CRS = {
 """CRS of OCS GE deliveries by département; Lambert-93 elsewhere."""
 GEOJSON_DECIMALS = 7
 """A centimetre on the ground in degrees (RFC 7946 recommends no more)."""
+
+
+def legal_crs(departement: str | None) -> str:
+    """The CRS the State's data of a département (as D032) are in."""
+    return OVERSEAS_CRS.get(departement or "", METROPOLITAN_CRS)
+
+
+def offered(store_crs: str, departement: str) -> list[str]:
+    """The CRS a store's map can be had in, its own first; one without a code is not named."""
+    found = dict.fromkeys((store_crs, legal_crs(departement), *WORLD))
+    return [crs for crs in found if crs.startswith("EPSG:")]
 
 
 @lru_cache(maxsize=64)

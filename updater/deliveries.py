@@ -138,7 +138,7 @@ def write_whole(folder: Path, frame: gpd.GeoDataFrame, zones: gpd.GeoDataFrame |
     if zones is not None and len(zones):
         layers[ZONES] = zones
     with _dated():
-        write_layers(layers, folder / f"{TABLE}.gpkg", format_="gpkg")
+        write_layers(layers, folder / f"{TABLE}.gpkg")
 
 
 def write_changes(folder: Path, found: Increment) -> None:

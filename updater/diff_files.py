@@ -108,7 +108,7 @@ def write_differential(
         ARTIFICIALISATION_LAYER: artificialisation_frame(differential, crs, years=years),
         CORRECTION_LAYER: correction_frame(differential, crs),
     }
-    write_layers(layers, path, format_="gpkg")
+    write_layers(layers, path)
 
 
 def write_matrix_csv(differential: Differential, path: Path) -> None:

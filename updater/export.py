@@ -1,9 +1,8 @@
-"""The map as files: GPKG, Shapefile, GeoParquet, FlatGeobuf, COG.
+"""Files of maps: whole or not there, and the columns of the product.
 
 Files are written in a folder beside their target and moved into place, so that a reader never
-meets half a file; what a killed export left there goes with the next one of the same target. A
-GeoPackage carries QGIS styles in the official colours; beside each product lies its
-metadata.
+meets half a file; what a killed export left there goes with the next one of the same target. Whole
+products are written square by square (``updater.export_write``); what is small, from frames.
 """
 
 from __future__ import annotations
@@ -18,29 +17,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import geopandas as gpd
 import numpy as np
 import pyogrio
-import rasterio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
-from rasterio.features import rasterize
-from rasterio.shutil import copy as copy_raster
-from rasterio.transform import from_origin
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from schemas.nomenclature import COUVERTURE, CS_FROM_INDEX, CS_INDEX
 from updater import faults
 from updater.artificialisation import Status, statuses
 from updater.clip import clipped, touching
 from updater.crs import WGS84, reproject
 from updater.errors import ExportFailed
-from updater.product import SUFFIXES, Product, metadata, styles
 from updater.trouble import explained
 from updater.types import MapPolygon
 
@@ -57,9 +49,6 @@ VECTOR_DRIVERS: Final[dict[str, str]] = {
     "shp": "ESRI Shapefile",
     "fgb": "FlatGeobuf",
 }
-FORMATS: Final = (*VECTOR_DRIVERS, "geoparquet", "cog")
-COG_PIXEL_M: Final = 1.0
-"""Pixel of the raster export: a fifth of the narrowest road, so that none is lost."""
 GPKG_OPTIONS: Final = {"VERSION": "1.3"}
 """The newest version that GDAL 3.6 (Debian 12, QGIS 3.22) opens without a warning."""
 LAYER: Final = "OCCUPATION_SOL"
@@ -104,56 +93,29 @@ def frame_of(
     )
 
 
-def write_vector(frame: gpd.GeoDataFrame, path: Path, *, format_: str, layer: str = LAYER) -> None:
-    """A frame as one vector file, complete or not there at all."""
-    write_layers({layer: frame}, path, format_=format_)
+def write_vector(frame: gpd.GeoDataFrame, path: Path, *, layer: str = LAYER) -> None:
+    """A frame as a GeoPackage, complete or not there at all."""
+    write_layers({layer: frame}, path)
 
 
-def write_layers(
-    layers: Mapping[str, gpd.GeoDataFrame],
-    path: Path,
-    *,
-    format_: str,
-    beside: Mapping[str, str] | None = None,
-) -> None:
-    """Layers as one product, complete or not there at all.
-
-    A GeoPackage holds them all, with styles; the other formats hold the first only, a Shapefile as
-    its parts, or zipped where ``path`` ends so. ``beside``: texts by suffix (metadata) written with
-    the same name.
-    """
-    zipped = path.suffix.lower() == ".zip"
+def write_parquet(frame: gpd.GeoDataFrame, path: Path) -> None:
+    """A frame as GeoParquet, complete or not there at all."""
     with staging(path) as folder:
-        staged = folder / (f"{path.stem}.shp" if zipped else path.name)
-        first = next(iter(layers.values()))
-        if format_ == "geoparquet":
-            first.to_parquet(staged)
-        elif format_ == "gpkg":
-            for layer, frame in layers.items():
-                pyogrio.write_dataframe(
-                    frame, staged, layer=layer, driver="GPKG", dataset_options=GPKG_OPTIONS
-                )
-            if LAYER in layers:
-                pyogrio.write_dataframe(styles(LAYER), staged, layer="layer_styles", driver="GPKG")
-            for layer, frame in layers.items():
-                check_whole(staged, len(frame), layer)
-        else:
-            layer = next(iter(layers))
-            pyogrio.write_dataframe(first, staged, layer=layer, driver=VECTOR_DRIVERS[format_])
-            check_whole(staged, len(first))
-        _write_beside(folder, path, beside)
-        if zipped:
-            parts = sorted(folder.iterdir())
-            with ZipFile(folder / path.name, "w", ZIP_DEFLATED) as archive:
-                for part in parts:
-                    archive.write(part, part.name)
-                    part.unlink()
+        frame.to_parquet(folder / path.name)
         put(folder, path)
 
 
-def _write_beside(folder: Path, path: Path, texts: Mapping[str, str] | None) -> None:
-    for suffix, text in (texts or {}).items():
-        (folder / f"{path.stem}{suffix}").write_text(text, encoding="utf-8")
+def write_layers(layers: Mapping[str, gpd.GeoDataFrame], path: Path) -> None:
+    """Layers as one GeoPackage, complete or not there at all."""
+    with staging(path) as folder:
+        staged = folder / path.name
+        for layer, frame in layers.items():
+            pyogrio.write_dataframe(
+                frame, staged, layer=layer, driver="GPKG", dataset_options=GPKG_OPTIONS
+            )
+        for layer, frame in layers.items():
+            check_whole(staged, len(frame), layer)
+        put(folder, path)
 
 
 def put(folder: Path, path: Path) -> None:
@@ -226,96 +188,6 @@ def check_whole(path: Path, rows: int, layer: str | None = None) -> None:
         whole &= not rows or found["capabilities"]["fast_spatial_filter"]
     if not whole:
         raise OSError(errno.ENOSPC, "the file is not whole", path.name)
-
-
-def write_cog(
-    polygons: Sequence[MapPolygon], path: Path, *, crs: str, beside: Mapping[str, str] | None = None
-) -> None:
-    """Cover classes as a 1 m Cloud Optimized GeoTIFF with the official colours; ``beside`` as in
-    ``write_layers``."""
-    shapes = [p.geometry for p in polygons]
-    west, south, east, north = shapely.total_bounds(shapes)
-    west, north = np.floor(west), np.ceil(north)
-    size = (int(np.ceil(north - south)), int(np.ceil(east - west)))
-    values = ((p.geometry, CS_INDEX.get(p.code_cs or "", 0)) for p in polygons)
-    transform = from_origin(west, north, COG_PIXEL_M, COG_PIXEL_M)
-    raster = rasterize(values, out_shape=size, transform=transform, fill=0, dtype="uint8")
-    with staging(path) as folder:
-        plain, staged = folder / ".plain.tif", folder / path.name
-        profile = {
-            "driver": "GTiff",
-            "height": size[0],
-            "width": size[1],
-            "count": 1,
-            "dtype": "uint8",
-            "crs": crs,
-            "transform": transform,
-            "nodata": 0,
-        }
-        with rasterio.open(plain, "w", **profile) as target:
-            target.write(raster, 1)
-            target.write_colormap(1, colour_table())
-            target.set_band_description(1, "code_cs")
-        copy_raster(plain, staged, driver="COG", compress="deflate", overview_resampling="mode")
-        plain.unlink()
-        _write_beside(folder, path, beside)
-        put(folder, path)
-
-
-def colour_table() -> dict[int, tuple[int, int, int, int]]:
-    """Official colour of each raster value; 0 is transparent."""
-    table = {0: (0, 0, 0, 0)}
-    for value, code in CS_FROM_INDEX.items():
-        table[value] = (*COUVERTURE[code].rgb, 255)
-    return table
-
-
-def write(polygons: Sequence[MapPolygon], path: Path, *, format_: str, crs: str) -> None:
-    """The map in one of ``FORMATS``."""
-    if format_ == "cog":
-        write_cog(polygons, path, crs=crs)
-    else:
-        write_vector(frame_of(polygons, crs), path, format_=format_)
-
-
-def write_product(
-    polygons: Sequence[MapPolygon],
-    out: Path,
-    product: Product,
-    *,
-    format_: str,
-    ground: BaseGeometry | None = None,
-    zones: Sequence[BaseGeometry] = (),
-    legal: Sequence[Status] | None = None,
-) -> tuple[Path, int]:
-    """The map of a territory as IGN would deliver it, with its metadata; gives the file and how
-    many polygons it holds.
-
-    ``out``: the file, or a folder in which the file gets the product's name.
-    """
-    path = out / f"{product.name(format_)}{SUFFIXES[format_]}" if out.is_dir() else out
-    if format_ == "cog":
-        kept = list(polygons) if ground is None else [p for _, p in clipped(polygons, ground)]
-        bounds = world_bounds([p.geometry for p in kept], product.crs)
-        text = metadata(product, bounds, polygons=len(kept))
-        write_cog(kept, path, crs=product.crs, beside={".xml": text})
-        return path, len(kept)
-    frame = frame_of(polygons, product.crs, ground=ground, legal=legal)
-    layers = {LAYER: frame}
-    if zones:
-        built = gpd.GeoDataFrame(
-            {
-                "id": [f"ZC{number:06d}" for number in range(1, len(zones) + 1)],
-                "millesime": [str(product.millesime)] * len(zones),
-            },
-            geometry=list(zones),
-            crs=product.crs,
-        )
-        layers["ZONE_CONSTRUITE"] = built if ground is None else built.clip(ground)
-    bounds = world_bounds(frame.geometry.tolist(), product.crs)
-    text = metadata(product, bounds, polygons=len(frame))
-    write_layers(layers, path, format_=format_, beside={".xml": text})
-    return path, len(frame)
 
 
 def world_bounds(shapes: Sequence[BaseGeometry], crs: str) -> tuple[float, float, float, float]:

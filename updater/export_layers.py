@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import geopandas as gpd
 import pyarrow as pa
@@ -18,8 +18,10 @@ import shapely
 from pyproj import CRS
 
 from schemas.export import ExportFormat
+from updater.crs import transformer
 from updater.export import GPKG_OPTIONS, LAYER, VECTOR_DRIVERS, check_whole
 from updater.product import styles
+from updater.reads import Bounds
 
 GEOMETRY: Final = "geometry"
 DBF_NAME: Final = 10
@@ -64,7 +66,7 @@ MAP: Final = Layer(
     },
     "Polygon",
 )
-ZONES: Final = Layer("ZONE_CONSTRUITE", {"id": TEXT, "millesime": TEXT})
+ZONES: Final = Layer("ZONE_CONSTRUITE", {"id": TEXT, "millesime": TEXT}, "Polygon")
 DIFFERENTIAL: Final = Layer(
     "DIFFERENTIEL",
     {
@@ -100,31 +102,64 @@ def evolutions(first: str, last: str) -> Layer:
     )
 
 
-class Counted:
-    """Batches on their way, and how many rows they had."""
+class Moved:
+    """Batches on their way into the CRS of their file: how many rows they had, and where.
 
-    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
-        self._batches = batches
+    Every vertex is moved by itself and none is rounded, so what two polygons share they share
+    afterwards too; values, areas among them, stay those of the map's own CRS.
+    """
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], source: str, target: str) -> None:
+        self._batches, self._source, self._target = batches, source, target
         self.rows = 0
+        self.bounds: Bounds | None = None
+        """In the CRS of the file."""
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for batch in self._batches:
+            place = batch.schema.get_field_index(GEOMETRY)
+            shapes = shapely.from_wkb(batch.column(place).to_numpy(zero_copy_only=False))
+            found = batch
+            if self._source != self._target:
+                move = transformer(self._source, self._target).transform
+                shapes = shapely.transform(shapes, move, interleaved=False)
+                column = pa.array(shapely.to_wkb(shapes), pa.binary())
+                found = batch.set_column(place, batch.schema.field(place), column)
             self.rows += batch.num_rows
-            yield batch
+            self._widen(shapely.total_bounds(shapes).tolist())
+            yield found
+
+    def _widen(self, found: list[float]) -> None:
+        here = [found] if self.bounds is None else [found, self.bounds]
+        west, south, east, north = zip(*here, strict=True)
+        self.bounds = (min(west), min(south), max(east), max(north))
+
+
+class Written(NamedTuple):
+    """A layer of a file: its rows, and their bounds in the CRS of the file, None without any."""
+
+    rows: int
+    bounds: Bounds | None
 
 
 def write_layer(
-    path: Path, layer: Layer, given: Iterable[pa.RecordBatch], *, format_: ExportFormat, crs: str
-) -> int:
-    """One layer of a file, beside those it has; gives how many rows.
+    path: Path,
+    layer: Layer,
+    given: Iterable[pa.RecordBatch],
+    *,
+    format_: ExportFormat,
+    crs: str,
+    target: str,
+) -> Written:
+    """One layer of a file, beside those it has, from batches in ``crs`` to a file in ``target``.
 
     Raises:
         OSError, pyogrio's errors: the disk does not take it, or not whole.
     """
-    batches = Counted(given)
+    batches = Moved(given, crs, target)
     if format_ is ExportFormat.GEOPARQUET:
-        _parquet(path, layer, batches, crs)
-        return batches.rows
+        _parquet(path, layer, batches, target)
+        return Written(batches.rows, batches.bounds)
     cut = format_ is ExportFormat.SHP
     schema = _short(layer.schema) if cut else layer.schema
     stream = pa.RecordBatchReader.from_batches(
@@ -133,16 +168,16 @@ def write_layer(
     pyogrio.raw.write_arrow(
         stream,
         str(path),
-        layer=layer.name if format_ is ExportFormat.GPKG else path.stem,
+        layer=path.stem if cut else layer.name,
         driver=VECTOR_DRIVERS[format_.value],
         geometry_name=GEOMETRY,
         geometry_type=layer.geometry,
-        crs=crs,
+        crs=target,
         encoding="UTF-8" if cut else None,
         dataset_options=GPKG_OPTIONS if format_ is ExportFormat.GPKG else None,
     )
     check_whole(path, batches.rows, layer.name if format_ is ExportFormat.GPKG else None)
-    return batches.rows
+    return Written(batches.rows, batches.bounds)
 
 
 def write_styles(path: Path) -> None:
@@ -154,14 +189,17 @@ def _short(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(field.name[:DBF_NAME], field.type) for field in schema])
 
 
-def _parquet(path: Path, layer: Layer, batches: Iterable[pa.RecordBatch], crs: str) -> None:
-    geometry = {
+def _parquet(path: Path, layer: Layer, batches: Moved, crs: str) -> None:
+    """What GeoParquet says of the geometries comes last: their bounds are known then."""
+    geometry: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": [layer.geometry],
         "crs": json.loads(CRS.from_user_input(crs).to_json()),
     }
     about = {"version": "1.0.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: geometry}}
-    schema = layer.schema.with_metadata({"geo": json.dumps(about)})
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, layer.schema, compression="zstd") as writer:
         for batch in batches:
-            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+            writer.write_batch(batch)
+        if batches.bounds is not None:
+            geometry["bbox"] = batches.bounds
+        writer.add_key_value_metadata({"geo": json.dumps(about)})

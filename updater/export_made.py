@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import geopandas as gpd
 import numpy as np
@@ -17,7 +17,7 @@ from updater.artificialisation import statuses
 from updater.diff import DiffPiece, overlay, within
 from updater.diff_files import changelog_frame
 from updater.export import frame_of
-from updater.export_layers import CHANGELOG, MAP, ZONES
+from updater.export_layers import CHANGELOG, MAP, ZONES, Layer
 from updater.export_plan import Plan
 from updater.export_rows import Kind, Part
 from updater.generalise import as_multi
@@ -102,8 +102,8 @@ def map_batches(plan: Plan, given: Iterable[Part], tell: Tell) -> Iterator[pa.Re
         tell(len(mine))
 
 
-def zone_batch(plan: Plan, rows: pa.Table) -> pa.RecordBatch | None:
-    """ZONE_CONSTRUITE of the territory; None where the map has none."""
+def zone_layer(plan: Plan, rows: pa.Table) -> tuple[Layer, pa.RecordBatch] | None:
+    """ZONE_CONSTRUITE of the territory, and what it holds; None where the map has none."""
     shapes = shapely.from_wkb(rows["wkb"].to_pylist()) if rows.num_rows else []
     if not len(shapes):
         return None
@@ -117,8 +117,11 @@ def zone_batch(plan: Plan, rows: pa.Table) -> pa.RecordBatch | None:
     )
     kept = frame if plan.ground is None else frame.clip(plan.ground)
     kept = kept[kept.geometry.area > 0]
-    kept.geometry = [as_multi(shape) for shape in kept.geometry]
-    return ZONES.batch(kept)
+    layer = ZONES
+    if (kept.geom_type != ZONES.geometry).any():
+        kept.geometry = [as_multi(shape) for shape in kept.geometry]
+        layer = replace(ZONES, geometry="MultiPolygon")
+    return layer, layer.batch(kept)
 
 
 def pieces(plan: Plan, given: Iterable[Part], tell: Tell) -> Iterator[list[DiffPiece]]:

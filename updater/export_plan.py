@@ -20,6 +20,8 @@ from shapely.geometry.base import BaseGeometry
 
 from schemas.errors import UsageError
 from schemas.export import ExportFormat, ExportProduct, ExportRequest, ExportTheme
+from updater.crs import offered
+from updater.export_warp import Grid, grid_in, grid_over
 from updater.legal_rows import SURFACE_REACH_M
 from updater.map_pages import Part, State, count, latest
 from updater.product import CRS_TOKENS, FORMAT_TOKENS, SUFFIXES, Product
@@ -48,8 +50,8 @@ NAMES: Final = {
 
 
 class Plan(BaseModel):
-    """Everything about an export but its rows; all in the store's CRS. ``total``: source polygons
-    to go through, or pixels."""
+    """Everything about an export but its rows; all but ``target`` and ``grid`` in the store's CRS.
+    ``total``: source polygons to go through, or pixels to write."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,6 +66,11 @@ class Plan(BaseModel):
     side: float
     block: int
     total: int
+
+    @property
+    def target(self) -> str:
+        """The CRS of the file."""
+        return self.request.crs or self.crs
 
     @property
     def ground(self) -> BaseGeometry | None:
@@ -91,17 +98,29 @@ class Plan(BaseModel):
         return CONTEXT_M if legal else TOUCH_M
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the raster."""
+    def pixel(self) -> float:
+        """Metres a pixel."""
+        return self.request.resolution or 1.0
+
+    @property
+    def plain(self) -> Grid:
+        """The raster in the store's CRS."""
         west, south, east, north = self.bounds
-        pixel = self.request.resolution or 1.0
-        return round((north - south) / pixel), round((east - west) / pixel)
+        pixel = self.pixel
+        return Grid(
+            west, north, pixel, round((north - south) / pixel), round((east - west) / pixel)
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """The raster as it is asked for."""
+        if self.target == self.crs:
+            return self.plain
+        return grid_in(self.bounds, self.pixel, self.crs, self.target)
 
     def window(self, square: Bounds) -> tuple[int, int, int, int]:
         """The pixels of a square: first column, first row, width, height."""
-        west, _, _, north = self.bounds
-        pixel = self.request.resolution or 1.0
-        rows, columns = self.size
+        west, north, pixel, rows, columns = self.plain
         left, top = round((square[0] - west) / pixel), round((north - square[3]) / pixel)
         side = round(self.side / pixel)
         return left, top, min(side, columns - left), min(side, rows - top)
@@ -114,7 +133,7 @@ class Plan(BaseModel):
             territory=re.sub(r"[^0-9A-Za-z]+", "-", self.territory),
             territory_name=self.territory_name,
             millesime=self.request.years[-1],
-            crs=self.crs,
+            crs=self.target,
         )
 
     @property
@@ -128,7 +147,7 @@ class Plan(BaseModel):
         if asked.product is ExportProduct.RASTER:
             kind = f"{self.theme.value.upper()}_{asked.resolution:g}M".replace(".", "-")
             return plain.replace("2-0__", f"2-0_{kind}__", 1) + SUFFIXES[format_]
-        token = CRS_TOKENS.get(self.crs, self.crs.replace(":", ""))
+        token = CRS_TOKENS.get(self.target, self.target.replace(":", ""))
         place = self.departement
         if self.territory != self.departement:
             place = f"{place}_{self.product.territory}"
@@ -151,25 +170,37 @@ class Plan(BaseModel):
                     yield square
 
 
-def plan_of(store: Store, request: ExportRequest, place: Territory | None) -> Plan:
-    """The plan of an export of the map as known now.
+def plan_of(
+    store: Store,
+    request: ExportRequest,
+    place: Territory | None,
+    *,
+    known_at: datetime | None = None,
+) -> Plan:
+    """The plan of an export of the map as known now, or at a time before.
 
     Raises:
-        UsageError: the store has no map for that, or the raster would be too large.
+        UsageError: the store has no map for that, or does not give it in that CRS, or the raster
+            would be too large.
     """
-    frame = extent(store)
-    first = store.millesime
-    if frame is None or request.years[0] < first:
+    choice = offered(store.crs, store.territory)
+    if request.crs not in {None, *choice}:
         raise UsageError(
-            f"The store has no map for {request.years[0]}; its first millésime is {first}."
+            f"crs: the map of {store.territory} is not given in {request.crs}; take one of "
+            f"{', '.join(choice)}."
         )
+    frame = extent(store)
+    first, years = store.millesime, request.years
+    known = latest(store) if known_at is None else known_at
+    early = known_at is not None and not count(store, State(end_of(years[-1]), known), Part())
+    if frame is None or years[0] < first or early:
+        raise UsageError(f"The store has no map for {years[0]}; its first millésime is {first}.")
     ground = place.geometry if place else None
     if ground is not None:
         if not shapely.intersects(ground, box(*frame)):
             raise UsageError("The territory lies outside the map; choose another.")
         inner = shapely.intersection(box(*shapely.bounds(ground)), box(*frame)).bounds
         frame = (inner[0], inner[1], inner[2], inner[3])
-    known = latest(store)
     bounds, side, block = _grid(frame, request.resolution)
     made = Plan(
         request=request,
@@ -192,13 +223,8 @@ def _grid(frame: Bounds, pixel: float | None) -> tuple[Bounds, float, int]:
     squares of whole blocks, so that no block is written twice."""
     if pixel is None:
         return frame, SQUARE_M, BLOCK
-    west, south, east, north = frame
-    bounds = (
-        float(np.floor(west / pixel) * pixel),
-        float(np.floor(south / pixel) * pixel),
-        float(np.ceil(east / pixel) * pixel),
-        float(np.ceil(north / pixel) * pixel),
-    )
+    west, north, _, rows, columns = grid_over(frame, pixel)
+    bounds = (west, north - rows * pixel, west + columns * pixel, north)
     width = int(SQUARE_M / pixel)
     block = min(BLOCK, max(LEAST_BLOCK, width // LEAST_BLOCK * LEAST_BLOCK))
     return bounds, max(1, width // block) * block * pixel, block
@@ -208,14 +234,15 @@ def _total(store: Store, plan: Plan) -> int:
     before, after = plan.span
     part = Part(ground=plan.ground)
     if plan.request.product is ExportProduct.RASTER:
-        rows, columns = plan.size
-        if rows * columns > MOST_PIXELS:
+        size = max(plan.plain.size, plan.grid.size)
+        if size > MOST_PIXELS:
             raise UsageError(
-                f"The raster would have {rows * columns:.2g} pixels, more than {MOST_PIXELS:.0e}; "
-                "take a coarser resolution or a smaller territory."
+                f"The raster would have {size:.2g} pixels, more than {MOST_PIXELS:.0e}; take a "
+                "coarser resolution or a smaller territory."
             )
         windows = (plan.window(square) for square in plan.squares())
-        return sum(width * height for _, _, width, height in windows)
+        warped = plan.grid.size if plan.target != plan.crs else 0
+        return sum(width * height for _, _, width, height in windows) + warped
     if plan.request.product in {ExportProduct.MAP, ExportProduct.CHANGELOG}:
         return count(store, State(after, plan.known_at), part)
     row = store.execute(

@@ -22,6 +22,8 @@ from updater.clip import clipped
 from updater.export_made import Tell, polygons_of
 from updater.export_plan import Plan
 from updater.export_rows import Part
+from updater.export_sums import Sums
+from updater.export_warp import Grid, warp
 from updater.types import MapPolygon
 
 Colour = tuple[int, int, int]
@@ -77,18 +79,29 @@ def write_raster(plan: Plan, given: Iterable[Part], path: Path, tell: Tell) -> i
     """The raster of a plan; gives how many pixels it has.
 
     Raises:
-        OSError, rasterio's errors: the disk does not take it.
+        OSError, rasterio's errors: the disk does not take it, or not whole.
     """
     plain = path.with_name(f".plain-{path.name}")
-    height, width = plan.size
-    with rasterio.open(plain, "w", **_profile(plan)) as target:
+
+    def describe(target: Any) -> None:  # noqa: ANN401 - rasterio has no types
         target.write_colormap(1, colours(plan.theme))
         target.set_band_description(1, _BAND[plan.theme])
         target.update_tags(1, **labels(plan.theme))
+
+    sums = Sums()
+    with rasterio.open(plain, "w", **_profile(plan, plan.plain, plan.crs)) as target:
+        describe(target)
         for part in given:
             window = Window(*plan.window(part.square))
-            target.write(_square(plan, part, window), 1, window=window)
+            pixels = _square(plan, part, window)
+            target.write(pixels, 1, window=window)
+            sums.note(window, pixels)
             tell(window.width * window.height)
+    if plan.target != plan.crs:
+        sums.check(plain)
+        source, plain = plain, path.with_name(f".warped-{path.name}")
+        sums = warp(source, plain, _profile(plan, plan.grid, plan.target), describe, tell)
+        source.unlink()
     if plan.request.format is ExportFormat.COG:
         copy_raster(
             plain,
@@ -101,11 +114,11 @@ def write_raster(plan: Plan, given: Iterable[Part], path: Path, tell: Tell) -> i
         plain.unlink()
     else:
         plain.rename(path)
-    return height * width
+    sums.check(path)
+    return plan.grid.size
 
 
 def _square(plan: Plan, part: Part, window: Window) -> npt.NDArray[np.uint8]:
-    pixel = plan.request.resolution or 1.0
     polygons = polygons_of(part.rows)
     said = values(polygons, plan.theme)
     shapes = [(p.geometry, value) for p, value in zip(polygons, said, strict=True)]
@@ -113,23 +126,20 @@ def _square(plan: Plan, part: Part, window: Window) -> npt.NDArray[np.uint8]:
         shapes = [(p.geometry, said[i]) for i, p in clipped(polygons, plan.ground)]
     out = np.zeros((window.height, window.width), np.uint8)
     if shapes:
-        transform = from_origin(part.square[0], part.square[3], pixel, pixel)
+        transform = from_origin(part.square[0], part.square[3], plan.pixel, plan.pixel)
         rasterize(shapes, out=out, transform=transform)
     return out
 
 
-def _profile(plan: Plan) -> dict[str, Any]:
-    height, width = plan.size
-    west, _, _, north = plan.bounds
-    pixel = plan.request.resolution or 1.0
+def _profile(plan: Plan, grid: Grid, crs: str) -> dict[str, Any]:
     return {
         "driver": "GTiff",
-        "height": height,
-        "width": width,
+        "height": grid.rows,
+        "width": grid.columns,
         "count": 1,
         "dtype": "uint8",
-        "crs": plan.crs,
-        "transform": from_origin(west, north, pixel, pixel),
+        "crs": crs,
+        "transform": grid.transform,
         "nodata": 0,
         "tiled": True,
         "blockxsize": plan.block,

@@ -25,17 +25,18 @@ from updater.export_layers import (
     DIFFERENTIAL,
     MAP,
     TEXT,
-    ZONES,
     Layer,
+    Written,
     evolutions,
     write_layer,
     write_styles,
 )
-from updater.export_made import Tell, changelog_batches, map_batches, pieces, zone_batch
+from updater.export_made import Tell, changelog_batches, map_batches, pieces, zone_layer
 from updater.export_plan import Plan
 from updater.export_raster import write_raster
 from updater.export_rows import Part, parts
 from updater.product import metadata
+from updater.reads import Bounds
 from updater.store import Store
 from updater.trouble import explained
 
@@ -47,19 +48,22 @@ PIECES: Final = pa.schema(
 """Pieces of a differential between being found and being written: three layers are made of them."""
 
 
-def write_export(plan: Plan, given: Iterable[Part], folder: Path, tell: Tell) -> tuple[Path, int]:
-    """The file of an export in a folder, and how many rows (or pixels) it has.
+def write_export(
+    plan: Plan, given: Iterable[Part], folder: Path, tell: Tell, name: str | None = None
+) -> tuple[Path, int]:
+    """The file of an export in an empty folder, and how many rows (or pixels) it has; ``name``:
+    the file's, else the product's own. A Shapefile comes as its parts unless it is called .zip.
 
     Raises:
         NoRoom, StoreError, ExportFailed: what the disk does not take.
     """
-    path = folder / plan.file_name
+    path = folder / (name or plan.file_name)
     try:
         if plan.request.product is ExportProduct.RASTER:
-            return path, write_raster(plan, given, path, tell)
-        if plan.request.format is not ExportFormat.SHP:
-            return path, _vector(plan, iter(given), path, tell)
-        return path, _zipped(plan, iter(given), path, tell)
+            return path, _raster(plan, given, path, tell)
+        if plan.request.format is ExportFormat.SHP and path.suffix.lower() == ".zip":
+            return path, _zipped(plan, iter(given), path, tell)
+        return path, _vector(plan, iter(given), path, tell)
     except (OSError, pa.ArrowException, *UNWRITTEN) as error:
         text = " ".join(str(error).split())[:120].rstrip(".")
         raise explained(error) or ExportFailed(
@@ -75,8 +79,7 @@ def export_to(store: Store, plan: Plan, out: Path, tell: Tell) -> tuple[Path, in
     """
     path = out / plan.file_name if out.is_dir() else out
     with staging(path) as folder:
-        made, rows = write_export(plan, parts(store, plan), folder, tell)
-        made.rename(folder / path.name)
+        _, rows = write_export(plan, parts(store, plan), folder, tell, path.name)
         put(folder, path)
     return path, rows
 
@@ -85,36 +88,53 @@ def _zipped(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> int:
     """A Shapefile with its parts in one archive."""
     rows = _vector(plan, given, path.with_suffix(".shp"), tell)
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
-        for part in sorted(p for p in path.parent.glob(f"{path.stem}.*") if p != path):
+        for part in sorted(p for p in path.parent.iterdir() if p != path):
             archive.write(part, part.name)
             part.unlink()
     return rows
 
 
+def _raster(plan: Plan, given: Iterable[Part], path: Path, tell: Tell) -> int:
+    pixels = write_raster(plan, given, path, tell)
+    holds = f"image de {plan.grid.columns} × {plan.grid.rows} pixels ({plan.theme.value})"
+    _describe(plan, path, plan.bounds, plan.crs, holds)
+    return pixels
+
+
 def _vector(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> int:
-    product, format_ = plan.request.product, plan.request.format
+    product = plan.request.product
     if product is ExportProduct.CHANGELOG:
-        batches = changelog_batches(plan, given, tell)
-        return write_layer(path, CHANGELOG, batches, format_=format_, crs=plan.crs)
+        return _layer(plan, path, CHANGELOG, changelog_batches(plan, given, tell)).rows
     if product is ExportProduct.MAP:
         return _map(plan, given, path, tell)
     return _differential(plan, given, path, tell)
 
 
+def _layer(plan: Plan, path: Path, layer: Layer, batches: Iterable[pa.RecordBatch]) -> Written:
+    format_ = plan.request.format
+    return write_layer(path, layer, batches, format_=format_, crs=plan.crs, target=plan.target)
+
+
 def _map(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> int:
-    zones, format_ = next(given), plan.request.format
-    batches = map_batches(plan, given, tell)
-    rows = write_layer(path, MAP, batches, format_=format_, crs=plan.crs)
-    if format_ is ExportFormat.GPKG:
+    zones = next(given)
+    rows, bounds = _layer(plan, path, MAP, map_batches(plan, given, tell))
+    if plan.request.format is ExportFormat.GPKG:
         write_styles(path)
-        built = zone_batch(plan, zones.rows)
+        built = zone_layer(plan, zones.rows)
         if built is not None:
-            write_layer(path, ZONES, [built], format_=format_, crs=plan.crs)
-    ground = plan.ground
-    bounds = world_bounds([box(*plan.bounds) if ground is None else ground], plan.crs)
-    text = metadata(plan.product, bounds, polygons=rows)
-    path.with_suffix(".xml").write_text(text, encoding="utf-8")
+            _layer(plan, path, built[0], [built[1]])
+    holds = f"{rows} polygones de couverture et d'usage"
+    if bounds is None:
+        _describe(plan, path, plan.bounds, plan.crs, holds)
+    else:
+        _describe(plan, path, bounds, plan.target, holds)
     return rows
+
+
+def _describe(plan: Plan, path: Path, bounds: Bounds, crs: str, holds: str) -> None:
+    """Metadata beside a file."""
+    text = metadata(plan.product, world_bounds([box(*bounds)], crs), holds=holds)
+    path.with_suffix(".xml").write_text(text, encoding="utf-8")
 
 
 def _differential(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> int:
@@ -136,16 +156,11 @@ def _differential(plan: Plan, given: Iterator[Part], path: Path, tell: Tell) -> 
     with pa.ipc.new_file(kept, PIECES) as writer:
         for found in pieces(plan, given, tell):
             writer.write_batch(_packed(found))
-    counts = [
-        write_layer(
-            path,
-            layer,
-            (layer.batch(frame) for d in _unpacked(kept) if len(frame := make(d))),
-            format_=plan.request.format,
-            crs=plan.crs,
-        )
-        for layer, make in wanted
-    ]
+    counts = []
+    for layer, make in wanted:
+        frames = (make(found) for found in _unpacked(kept))
+        batches = (layer.batch(frame) for frame in frames if len(frame))
+        counts.append(_layer(plan, path, layer, batches).rows)
     kept.unlink()
     return counts[0]
 

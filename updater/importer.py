@@ -23,7 +23,7 @@ from detectors.types import Progress
 from schemas.nomenclature import CS_LEAVES, US_CODES
 from updater import faults
 from updater.commit import append_polygons
-from updater.crs import METROPOLITAN_CRS, OVERSEAS_CRS, epsg_of
+from updater.crs import epsg_of, legal_crs
 from updater.errors import ImportFailed, StoreError
 from updater.generalise import polygons_of
 from updater.repair import ImportReport, Outlines, as_coverage, single_parts
@@ -71,8 +71,7 @@ def _prepared(
     report = ImportReport()
     tick = progress or (lambda *_: None)
     tick("read", 0, 3)
-    crs = OVERSEAS_CRS.get(territory or "", METROPOLITAN_CRS)
-    frame, report.crs = _projected(read_cover(path), path, crs, report)
+    frame, report.crs = _projected(read_cover(path), path, legal_crs(territory), report)
     tick("read", 1, 3)
     names = _names(frame)
     outlines = single_parts(names, np.array(frame.geometry, dtype=object), report)

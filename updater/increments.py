@@ -97,7 +97,7 @@ def write_increment(found: Increment, folder: Path, *, table: str) -> None:
     if len(found.updated):
         write_updates(found.updated, folder / f"{table}.update")
     if len(found.inserted):
-        write_layers({table: found.inserted}, folder / f"{table}.gpkg", format_="gpkg")
+        write_layers({table: found.inserted}, folder / f"{table}.gpkg")
 
 
 def write_updates(updated: gpd.GeoDataFrame | pd.DataFrame, path: Path) -> None:

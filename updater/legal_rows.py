@@ -8,23 +8,28 @@ statuses within twice that, and the map within four times is what it takes to te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from schemas.legal import LegalStatus
 from updater.artificialisation import Status, statuses
-from updater.reads import current_in, map_now
+from updater.generalise import polygons_of
+from updater.reads import current_in, extent
 from updater.store import Store
 from updater.types import MapPolygon
 
 SURFACE_REACH_M: Final = 500.0
 """Length of a surface of 2 500 m² and 5 m wide."""
 EVERYTHING_FROM: Final = 0.2
-"""Share of the map without a status from which all of it is judged at once."""
+"""Share of the map without a status from which all of it is judged: what changed is everywhere."""
+SQUARE_M: Final = 5_000.0
+"""Side of the squares that are judged one after the other, so that no more than one of them and
+its surroundings is in memory."""
 
 
 def refresh(store: Store) -> int:
@@ -36,15 +41,15 @@ def refresh(store: Store) -> int:
     ).fetchall()
     if not fresh:
         return 0
-    row = store.execute("SELECT count(*) FROM map_now").fetchone()
-    if len(fresh) >= EVERYTHING_FROM * (row[0] if row else 0):
-        everything = map_now(store)
-        return _write(store, everything, statuses(everything))
     boxes = shapely.box(*np.array([r[1:] for r in fresh], float).T)
     reach = 2 * SURFACE_REACH_M
-    grounds = shapely.union_all(shapely.buffer(boxes, reach, join_style="mitre"))
+    row = store.execute("SELECT count(*) FROM map_now").fetchone()
+    if len(fresh) >= EVERYTHING_FROM * (row[0] if row else 0):
+        grounds: BaseGeometry = shapely.box(*(extent(store) or shapely.total_bounds(boxes)))
+    else:
+        grounds = shapely.union_all(shapely.buffer(boxes, reach, join_style="mitre"))
     written = 0
-    for ground in shapely.get_parts(grounds).tolist():
+    for ground in _in_squares(grounds):
         window = shapely.bounds(shapely.buffer(ground, reach, join_style="mitre")).tolist()
         around = current_in(store, (window[0], window[1], window[2], window[3]))
         found = statuses(around)
@@ -54,6 +59,16 @@ def refresh(store: Store) -> int:
         ]
         written += _write(store, [p for p, _ in told], [s for _, s in told])
     return written
+
+
+def _in_squares(ground: BaseGeometry) -> Iterator[BaseGeometry]:
+    """Some ground square by square."""
+    west, south, east, north = ground.bounds
+    shapely.prepare(ground)
+    for y in np.arange(south, north, SQUARE_M).tolist():
+        for x in np.arange(west, east, SQUARE_M).tolist():
+            part = shapely.clip_by_rect(ground, x, y, x + SQUARE_M, y + SQUARE_M)
+            yield from polygons_of(part)
 
 
 def known(store: Store, versions: Sequence[int]) -> dict[int, Status]:
@@ -67,18 +82,6 @@ def known(store: Store, versions: Sequence[int]) -> dict[int, Status]:
         int(version): Status(LegalStatus.ARTIF if artif else LegalStatus.NON_ARTIF, bool(by))
         for version, artif, by in rows
     }
-
-
-def statuses_of(store: Store, polygons: Sequence[MapPolygon]) -> list[Status]:
-    """Statuses of a whole state of the map: those kept where it is the present one, else judged
-    anew."""
-    row = store.execute("SELECT count(*) FROM map_now").fetchone()
-    if row is not None and row[0] == len(polygons):
-        refresh(store)
-        kept = known(store, [p.version for p in polygons])
-        if len(kept) == len(polygons):
-            return [kept[p.version] for p in polygons]
-    return statuses(polygons)
 
 
 def _write(store: Store, polygons: Sequence[MapPolygon], found: Sequence[Status]) -> int:

@@ -128,10 +128,10 @@ def qml(field: str, codes: Mapping[str, Code]) -> str:
     return f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n{text}"
 
 
-def metadata(product: Product, bounds: tuple[float, float, float, float], *, polygons: int) -> str:
+def metadata(product: Product, bounds: tuple[float, float, float, float], *, holds: str) -> str:
     """The minimum of ISO 19115 about one file.
 
-    ``bounds``: west, south, east, north in degrees (EPSG:4326).
+    ``bounds``: west, south, east, north in degrees (EPSG:4326); ``holds``: what is in it.
     """
     for prefix, uri in (("gmd", GMD), ("gco", GCO), ("gml", GML)):
         ET.register_namespace(prefix, uri)
@@ -157,8 +157,8 @@ def metadata(product: Product, bounds: tuple[float, float, float, float], *, pol
     _text(
         about,
         ["abstract"],
-        f"Occupation du sol à grande échelle, millésime {product.millesime} : {polygons} polygones "
-        "de couverture et d'usage, mis à jour par détection de changement.",
+        f"Occupation du sol à grande échelle, millésime {product.millesime} : {holds}, "
+        "mis à jour par détection de changement.",
     )
     scale = _down(
         about,

@@ -27,7 +27,7 @@ from schemas.legal import LegalStatus, legal_status, matrix_row
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, US_CODES, USAGE
 from schemas.territory import TerritoryKind
 from updater import lineage
-from updater.crs import WGS84, reproject, to_geojson
+from updater.crs import WGS84, offered, reproject, to_geojson
 from updater.errors import NotFound
 from updater.page_reads import Version, versions_of
 from updater.reads import Bounds, images
@@ -79,6 +79,7 @@ class Sheets(BaseModel):
 
     code: str
     bounds: Degrees
+    crs: list[str] = Field(description="CRS it can be exported in, its own first.")
     millesimes: list[int]
     images: list[Images]
     territories: list[Known]
@@ -190,6 +191,7 @@ def _departement(sheet: Sheet) -> Sheets:
     return Sheets(
         code=store.territory,
         bounds=degrees,
+        crs=offered(store.crs, store.territory),
         millesimes=sheet.millesimes,
         images=[
             Images(

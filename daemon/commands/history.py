@@ -110,7 +110,7 @@ def changelog(
     """
     from updater.diff import differential
     from updater.diff_files import changelog_frame
-    from updater.export import write_vector
+    from updater.export import write_parquet
     from updater.reads import as_of as state
     from updater.store import Store
 
@@ -122,7 +122,7 @@ def changelog(
         pieces = differential(store, first, last, recorded_at=known).pieces
         frame = changelog_frame(old, new, pieces, store.crs)
     with busy(f"changelog: {out.name}"):
-        write_vector(frame, out, format_="geoparquet")
+        write_parquet(frame, out)
     counts = frame["status"].value_counts()
     figures = {
         **{s: int(counts.get(s, 0)) for s in ("added", "removed", "changed", "unchanged")},

@@ -47,9 +47,9 @@ def publish(
     from daemon.config import load
     from daemon.publish.http import Entrepot
     from daemon.publish.prepare import Wish, prepared
-    from daemon.publish.publishing import alone
     from daemon.publish.publishing import publish as run
     from daemon.publish.turns import Turns
+    from daemon.publish.underway import alone
 
     if since is not None and not incremental:
         raise UsageError("--since says what --incremental goes on from; give both.")
@@ -65,8 +65,13 @@ def publish(
     wish = Wish(path, folder, millesime, territory, incremental, since)
     with closing(Entrepot(settings.publication)) as api, bar("publish") as progress:
         plan = prepared(api, settings.publication, wish)
-        with alone(folder, plan.ground.name):
-            turns = Turns(api, settings.publication, retry=resume, progress=progress)
+        with alone(folder, plan.ground.name, millesime=millesime) as note:
+
+            def told(stage: str, done: int, total: int) -> None:
+                note(stage)
+                progress(stage, done, total)
+
+            turns = Turns(api, settings.publication, retry=resume, progress=told)
             done = run(turns, plan)
     figures: dict[str, Any] = {
         "map": plan.ground.name,

@@ -30,7 +30,8 @@ def status(
     live: Annotated[bool, typer.Option("--live", help="Look again every two seconds.")] = False,
     json_: Json = False,
 ) -> None:
-    """How the service goes: events, stages, lag, outbox, dead letters, stores, sources, drift, GPU.
+    """How the service goes: events, stages, lag, outbox, dead letters, stores, sources, drift, GPU,
+    exports, publications.
 
     Where none runs, the stores are read. Exit code 1 where it is not well.
 
@@ -64,6 +65,7 @@ def _look(settings: Any, url: str | None) -> Any:  # noqa: ANN401 - heavy types 
         NoAnswer: nothing answers, and there are no stores to read.
     """
     from daemon.status import NoAnswer, address, asked, with_sources
+    from daemon.status_work import with_work
 
     if url is not None:
         return asked(url)
@@ -75,7 +77,7 @@ def _look(settings: Any, url: str | None) -> Any:  # noqa: ANN401 - heavy types 
         if not settings.db:
             raise
         found = read(settings, str(error))
-    return with_sources(found, settings)
+    return with_work(with_sources(found, settings), settings)
 
 
 def _watch(settings: Any, url: str | None) -> None:  # noqa: ANN401

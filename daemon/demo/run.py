@@ -25,13 +25,16 @@ from daemon.demo.score import score
 from daemon.service import Service, handled
 from detectors.types import Progress
 from schemas.alert import AlertState
+from schemas.export import ExportFormat, ExportProduct, ExportRequest
 from schemas.policy import Sensor
 from updater.commit import add_image
 from updater.crs import WGS84, reproject
 from updater.diff import Differential, differential
 from updater.diff_files import differential_frame
 from updater.errors import StoreError
-from updater.export import frame_of, write_vector
+from updater.export import write_vector
+from updater.export_plan import plan_of
+from updater.export_write import export_to
 from updater.importer import create_store
 from updater.reads import ImageRecord, alerts_now, as_of, end_of
 from updater.store import Store
@@ -98,14 +101,11 @@ def _write_inputs(landscape: Landscape, folder: Path) -> tuple[Path, list[Path]]
     """Map, zone, images and truth as files, as deliveries come."""
     inputs = folder / "input"
     columns = landscape.before.drop(columns="kind")
-    write_vector(columns, inputs / "OCCUPATION_SOL.gpkg", format_="gpkg")
+    write_vector(columns, inputs / "OCCUPATION_SOL.gpkg")
     write_vector(
-        landscape.zone_construite,
-        inputs / "ZONE_CONSTRUITE.gpkg",
-        format_="gpkg",
-        layer="ZONE_CONSTRUITE",
+        landscape.zone_construite, inputs / "ZONE_CONSTRUITE.gpkg", layer="ZONE_CONSTRUITE"
     )
-    write_vector(landscape.changes, folder / "truth.gpkg", format_="gpkg", layer="TRUTH")
+    write_vector(landscape.changes, folder / "truth.gpkg", layer="TRUTH")
     return acquisitions(landscape, inputs)
 
 
@@ -147,7 +147,7 @@ def _report(
     before = as_of(store, valid_at=end_of(MILLESIME))
     after = as_of(store, valid_at=end_of(NEXT_MILLESIME))
     found = differential(store, end_of(MILLESIME), end_of(NEXT_MILLESIME))
-    _write_outputs(store, after, found, folder)
+    _write_outputs(store, found, folder)
     draw(
         folder / "changes.png",
         before=images[0],
@@ -175,17 +175,14 @@ def _report(
     return DemoReport(figures, _change_rows(found), _told_rows(records))
 
 
-def _write_outputs(
-    store: Store, after: list[MapPolygon], found: Differential, folder: Path
-) -> None:
-    name = f"OCS-GE_2-0__GPKG_LAMB93_{store.territory}"
-    write_vector(
-        frame_of(after, store.crs), folder / f"{name}_{NEXT_MILLESIME}-01-01.gpkg", format_="gpkg"
+def _write_outputs(store: Store, found: Differential, folder: Path) -> None:
+    asked = ExportRequest(
+        product=ExportProduct.MAP, millesime=NEXT_MILLESIME, format=ExportFormat.GPKG
     )
+    export_to(store, plan_of(store, asked, None), folder, lambda _: None)
     write_vector(
         differential_frame(found, store.crs),
         folder / f"OCS-GE_2-0_DIFF-{MILLESIME}-{NEXT_MILLESIME}_{store.territory}.gpkg",
-        format_="gpkg",
         layer="DIFFERENTIEL",
     )
 

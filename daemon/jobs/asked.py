@@ -40,4 +40,5 @@ def key_of(store: Store, request: ExportRequest) -> str:
     """The same for the same question about the same state of the same map."""
     now = stamp(store)
     said = f"{__version__} {store.territory} {now.map} {now.territories} "
-    return hashlib.sha256((said + request.model_dump_json()).encode()).hexdigest()
+    wanted = request.model_copy(update={"crs": request.crs or store.crs})
+    return hashlib.sha256((said + wanted.model_dump_json()).encode()).hexdigest()

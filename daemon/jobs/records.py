@@ -102,20 +102,25 @@ class Shelf:
         (self.folder / f"{job.id}{SUFFIX}").unlink(missing_ok=True)
         self.clear(job)
 
-    def load(self) -> list[Job]:
-        """Every job, oldest first; what a kill left half done is removed."""
-        if not self.folder.is_dir():
-            return []
+    def read(self) -> list[Job]:
+        """Every job, oldest first."""
         found = []
         for path in self.folder.glob(f"[0-9a-f]*{SUFFIX}"):
             try:
                 found.append(Job.model_validate_json(path.read_bytes()))
             except (OSError, ValidationError) as error:
                 log.warning("export_record_unreadable", file=path.name, error=str(error)[:200])
+        return sorted(found, key=lambda job: job.created)
+
+    def load(self) -> list[Job]:
+        """Every job, oldest first; what a kill left half done is removed."""
+        if not self.folder.is_dir():
+            return []
+        found = self.read()
         known = {job.id for job in found}
         for path in self.folder.iterdir():
             half = path.name.startswith(".") and path.name.endswith(HALF)
             if half or (path.is_dir() and path.name not in known and len(path.name) == 32):
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True) if path.is_file() else None
-        return sorted(found, key=lambda job: job.created)
+        return found

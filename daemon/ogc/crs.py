@@ -15,13 +15,11 @@ from pyproj import CRS
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from updater.crs import GEOJSON_DECIMALS, WGS84, transformer
+from updater.crs import GEOJSON_DECIMALS, WORLD, transformer
 from updater.reads import Bounds
 
 CRS84: Final = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 EPSG: Final = "http://www.opengis.net/def/crs/EPSG/0/"
-WORLD: Final = (WGS84, "EPSG:3857")
-"""Offered whatever the store's own CRS is."""
 METRE_DECIMALS: Final = 3
 """The store is on a grid of centimetres, which this keeps exactly."""
 EDGE_POINTS: Final = 32

@@ -15,6 +15,7 @@ import geopandas as gpd
 
 from daemon.publish.settings import PublicationSettings
 from schemas.errors import UsageError
+from schemas.export import ExportFormat, ExportProduct, ExportRequest
 from updater.deliveries import (
     Batch,
     batch,
@@ -25,10 +26,11 @@ from updater.deliveries import (
     write_structure,
     write_whole,
 )
-from updater.export import write_product
+from updater.export_plan import plan_of
+from updater.export_write import export_to
 from updater.increments import increment
 from updater.product import Product
-from updater.reads import FOREVER, as_of, end_of, zone_construite_parts
+from updater.reads import FOREVER, end_of, zone_construite_parts
 from updater.store import Store
 from updater.territories import Territory, find_territory
 
@@ -166,7 +168,7 @@ def whole(
     """Everything of a state, into stored data of its own."""
     name = f"ocsge_{ground.name}_{state.millesime}_{state.id}"
     if kind_of(settings) == "archive":
-        stages = [_archive(store, settings, ground, name, folder)]
+        stages = [_archive(store.path, settings, ground, state, name, folder)]
     else:
         stages = [
             _stage(
@@ -228,15 +230,22 @@ def _stage(
 
 
 def _archive(
-    store: Store, settings: PublicationSettings, ground: Ground, name: str, folder: Path
+    db: Path,
+    settings: PublicationSettings,
+    ground: Ground,
+    state: State,
+    name: str,
+    folder: Path,
 ) -> Stage:
     """The product as `millesimed export` writes it, with its metadata."""
-    polygons = as_of(store, valid_at=end_of(ground.product.millesime))
-    zones = zone_construite_parts(store)
-    shape = ground.place.geometry if ground.place else None
+    asked = ExportRequest(
+        product=ExportProduct.MAP, millesime=state.millesime, format=ExportFormat.GPKG
+    )
 
     def fill(to: Path) -> None:
-        write_product(polygons, to, ground.product, format_="gpkg", ground=shape, zones=zones)
+        with Store.open(db) as store:  # what came since is not of this state
+            made = plan_of(store, asked, ground.place, known_at=state.known)
+            export_to(store, made, to, lambda _: None)
 
     made = _stage(settings, DATA, name, folder, fill)
     return Stage(made.title, made.name, made.processing, made.parameters, made.make, "ARCHIVE")

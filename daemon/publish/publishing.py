@@ -1,18 +1,24 @@
-"""Publishing a map: stored data that holds it, then a service that shows it."""
+"""Publishing a map: stored data that holds it, then a service that shows it, then an end of what it
+showed before."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 from daemon.publish.http import Entity
 from daemon.publish.plan import Plan, configuration_body
-from daemon.publish.steps import CONTENT_TAG, SHOWN_TAG, Act, Next, of_service, on_endpoint
+from daemon.publish.pruning import prune
+from daemon.publish.steps import (
+    CONTENT_TAG,
+    NOTHING,
+    SHOWN_TAG,
+    Act,
+    Next,
+    of_service,
+    on_endpoint,
+    tags,
+)
 from daemon.publish.stored import Storing
-from daemon.publish.token import PublishError
 from daemon.publish.turns import Published, Turns
 from updater.deliveries import short
 
@@ -27,28 +33,8 @@ def publish(turns: Turns, plan: Plan) -> Published:
     turns.done.stored = storing.run()
     serve(turns, plan, turns.done.stored)
     storing.tidy()
+    prune(turns, plan)
     return turns.done
-
-
-@contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Nobody else on this machine publishes the same map meanwhile.
-
-    Raises:
-        PublishError: somebody does.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PublishError(
-            f"Another process is publishing {name}; wait for its end, then run this again."
-        ) from None
-    else:
-        yield
-    finally:
-        os.close(handle)
 
 
 def serve(turns: Turns, plan: Plan, stored: str) -> None:
@@ -89,7 +75,9 @@ def serve(turns: Turns, plan: Plan, stored: str) -> None:
             case Act.CONFIGURE:
                 made = api.create("configurations", body)
                 api.tag("configurations", str(made["_id"]), {CONTENT_TAG: content})
-            case Act.RECONFIGURE:
+            case Act.RECONFIGURE:  # its offering shows the body before until it follows
+                if tags(configuration).get(SHOWN_TAG, NOTHING) != NOTHING:
+                    api.tag("configurations", id_, {SHOWN_TAG: NOTHING})
                 api.replace("configurations", id_, body)
                 api.tag("configurations", id_, {CONTENT_TAG: content})
             case Act.OFFER:

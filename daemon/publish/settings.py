@@ -107,6 +107,12 @@ class PublicationSettings(BaseModel):
         default=True,
         description="Incremental: outlines travel in updates; false deletes and inserts instead.",
     )
+    keep_superseded: int = Field(
+        default=1,
+        ge=0,
+        description="Stored data of a map that nothing shows any more: how many are kept, the "
+        "newest; older ones are removed once the new one is shown.",
+    )
     folder: Path | None = Field(
         default=None, description="Where deliveries are made; else `deliveries` by the store."
     )

@@ -30,7 +30,8 @@ COMING_TAG: Final = "millesimed_coming"
 holds meanwhile is known once they are done. ``NOTHING`` where none are."""
 NOTHING: Final = "-"
 SHOWN_TAG: Final = "millesimed_shown"
-"""Tag of a configuration: the content that its offering was last seen to show."""
+"""Tag of a configuration: the content that its offering was last seen to show; ``NOTHING`` from
+before it is changed until then."""
 
 
 class Act(StrEnum):

@@ -30,7 +30,9 @@ MOST_ALIKE: Final = 5
 
 @dataclass
 class Published:
-    """What came of it. ``sent``: bytes of files; ``changed``: anything was done at all."""
+    """What came of it. ``sent``: bytes of files; ``changed``: anything was done at all;
+    ``pruned``: names of the superseded stored data that were removed, ``unpruned``: of those the
+    platform would not remove."""
 
     stored: str = ""
     configuration: str = ""
@@ -38,6 +40,8 @@ class Published:
     urls: list[str] = field(default_factory=list)
     sent: int = 0
     changed: bool = False
+    pruned: list[str] = field(default_factory=list)
+    unpruned: list[str] = field(default_factory=list)
 
 
 class Turns:

@@ -9,6 +9,7 @@ const FORMATS = { map: VECTOR, differential: VECTOR, corrective: VECTOR, changel
 const TWO_YEARS = ["differential", "corrective", "changelog"];
 const THEMES = ["couverture", "usage", "artificialisation"];
 const OPEN = ["queued", "running"];
+const CRS = { "EPSG:2154": "Lambert-93 (EPSG:2154)", "EPSG:4326": "WGS 84 (EPSG:4326)", "EPSG:3857": "Web Mercator (EPSG:3857)" };
 
 const option = (value, text = value) => el("option", { value }, String(text));
 const field = (name, label, control) => el("div", { class: "field", "data-for": name }, el("label", { for: `take-${name}` }, label), control);
@@ -54,6 +55,7 @@ export class Exports {
       field("theme", t("theme"), this.select("theme", THEMES.map((name) => option(name, t(`theme.${name}`))))),
       field("resolution", t("take.resolution"), el("input", { id: "take-resolution", name: "resolution", type: "number", min: "0.5", max: "1000", step: "0.5", value: "10", required: true })),
       field("format", t("take.format"), this.select("format", [])),
+      field("crs", t("take.crs"), this.select("crs", [])),
       el("div", { class: "field" }, this.start = el("button", { type: "submit" }, t("take.start"))),
     );
     for (const name of ["millesime", "after"]) this.form.elements[name].value = years.at(-1);
@@ -68,9 +70,16 @@ export class Exports {
       this.form.querySelector(`[data-for=${name}]`).hidden = !on;
       this.form.elements[name].disabled = !on;
     }
-    const format = this.form.elements.format;
-    const known = [...format.options].map((o) => o.value);
-    if (known.join() !== FORMATS[product].join()) format.replaceChildren(...FORMATS[product].map((f) => option(f, t(`take.format.${f}`))));
+    this.offer("format", FORMATS[product], (f) => t(`take.format.${f}`));
+    const code = this.form.elements.territory.value.split("/")[0];
+    this.offer("crs", this.state.departements.find((d) => d.code === code)?.crs ?? [], (crs) => CRS[crs] ?? crs);
+  }
+
+  /** Other choices, where they are others. */
+  offer(name, values, text) {
+    const select = this.form.elements[name];
+    const known = [...select.options].map((o) => o.value);
+    if (known.join() !== values.join()) select.replaceChildren(...values.map((v) => option(v, text(v))));
   }
 
   asked() {

@@ -490,7 +490,8 @@ def test_a_file_is_asked_for_with_the_keyboard_watched_and_taken(browser, url, s
     assert page.locator("#take-before").input_value() == "2021"
     page.locator("#take-product").select_option("map")
     page.locator("#take-territory").select_option(f"D032/{COMMUNE}")
-    page.locator("#take-format").focus()
+    page.locator("#take-crs").select_option("EPSG:4326")
+    page.locator("#take-crs").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.locator("#take-progress:visible").wait_for()
@@ -500,7 +501,7 @@ def test_a_file_is_asked_for_with_the_keyboard_watched_and_taken(browser, url, s
     with page.expect_download() as started:
         page.locator("#take-file").click()
     taken = started.value
-    assert taken.suggested_filename == f"OCS-GE_2-0__GPKG_LAMB93_D032_{COMMUNE}_2024-01-01.gpkg"
+    assert taken.suggested_filename == f"OCS-GE_2-0__GPKG_EPSG4326_D032_{COMMUNE}_2024-01-01.gpkg"
     assert Path(taken.path()).read_bytes()[:6] == b"SQLite"
     page.reload()
     page.locator("#take-file").wait_for()  # still known after the page is opened again
