@@ -29,6 +29,7 @@ from updater.diff import DiffPiece, pieces_between
 from updater.figures import Stock, stock
 from updater.page_reads import Stamp, millesimes, stamp
 from updater.reads import Bounds, alerts_now, end_of, extent
+from updater.review import FalseAlarms, false_alarms
 from updater.store import Store
 from updater.territories import Territory, territories
 
@@ -167,6 +168,11 @@ class Sheet:
         return self._kept(
             "told", self.stamp.alerts, lambda: told_of(alerts_now(self.store), self.store)
         )
+
+    @property
+    def false_alarms(self) -> list[FalseAlarms]:
+        """What people rejected, by kind and cause."""
+        return self._kept("false alarms", self.stamp.alerts, lambda: false_alarms(self.store))
 
     def warmed(self) -> Iterator[object]:
         """Get ready what the page asks for first, a little with each step: the state, and the map

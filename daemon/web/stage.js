@@ -47,8 +47,8 @@ export class Stage {
    *  are there too and nothing is left to do. */
   timed(map) {
     const drawn = () => {
-      const told = Object.keys(map.getStyle()?.sources ?? {}).filter((id) => !id.startsWith("image-"));
-      if (!told.every((id) => map.isSourceLoaded(id))) return;
+      const sources = map.getStyle()?.sources; // none until the style is read
+      if (!sources || !Object.keys(sources).every((id) => id.startsWith("image-") || map.isSourceLoaded(id))) return;
       performance.mark("map-meaningful");
       map.off("render", drawn);
     };
