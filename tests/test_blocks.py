@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from daemon.http import application
 from daemon.page import blocks, overview
 from daemon.page.atlas import Atlas
 from daemon.page.blocks import Overview
 from daemon.page.overview import Theme
 from tests.map_store import MILLESIME, building, made_store, patched
+from tests.served import Running, listening
 from tests.test_tiles import tile_at
 from updater import legal_rows
 from updater.page_reads import ground_changed, latest_change, stamp
@@ -155,3 +157,17 @@ def test_a_map_that_cannot_be_read_stops_no_service(store, looks):
     then.append(fails)
     Atlas().warm([store], threading.Event())
     assert not then
+
+
+def test_what_is_got_ready_ends_with_the_service(store, monkeypatch):
+    begun, ended = threading.Event(), threading.Event()
+
+    def warm(self, stores, stopped):
+        begun.set()
+        assert stores == [store] and stopped.wait(20)
+        ended.set()
+
+    monkeypatch.setattr(Atlas, "warm", warm)
+    with listening(application(Running(), [store])):
+        assert begun.wait(20) and not ended.is_set()
+    assert ended.is_set()

@@ -27,7 +27,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
-from daemon.bench.browser import SOFTWARE_GL, chromium
+from daemon.bench.browser import first_paint
 from daemon.bench.detect import peak_memory
 from daemon.bench.patch import CELL_M, CORNER, CRS, MILLESIME, make_map
 from daemon.page.mercator import HALF, WEB, Tile
@@ -45,8 +45,6 @@ VIEW: Final = (3, 4)
 """Rows and columns of tiles on a screen."""
 SHARES: Final = {"vector": 0.5, "image": 0.4, "overview": 0.1}
 """What a view consists of: the map and its image, and from time to time the whole from afar."""
-PAINT: Final = "name => performance.getEntriesByName(name)[0]?.startTime"
-"""When the page set one of its marks, or painted: milliseconds since it was asked for."""
 
 
 class ServerDied(MillesimedError):
@@ -212,48 +210,6 @@ def serving(db: Path) -> Iterator[tuple[str, Any]]:
         if not found:
             process.terminate()
         process.join()
-
-
-def first_paint(url: str) -> dict[str, Any]:
-    """Seconds from the call of the page to three moments; null, with a sentence, where no browser
-    can be had.
-
-    - ``first_contentful_paint_s``: any content, as the browser tells it.
-    - ``first_meaningful_paint_s``: the first frame in which every tile of the map, of its changes
-      and alerts that the view needs is drawn (the page's mark ``map-meaningful``).
-    - ``first_view_whole_s``: the images are there too, nothing is left to load or draw
-      (``map-painted``).
-
-    The browser keeps nothing yet. The service started ``service_up_s`` before the call; as any
-    service it has been getting the map from afar ready since then.
-    """
-    started = perf_counter()
-    names = {
-        "first_contentful_paint_s": "first-contentful-paint",
-        "first_meaningful_paint_s": "map-meaningful",
-        "first_view_whole_s": "map-painted",
-    }
-    nothing = dict.fromkeys([*names, "service_up_s"])
-    program = chromium()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return nothing | {"why": "There is no playwright; pip install playwright."}
-    if program is None:
-        return nothing | {"why": "There is no Chromium; install the package chromium."}
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=list(SOFTWARE_GL))
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.goto("about:blank")
-        up = perf_counter() - started
-        page.goto(url)
-        page.wait_for_function(PAINT, arg="map-painted", timeout=120_000)
-        found = {key: page.evaluate(PAINT, name) for key, name in names.items()}
-        browser.close()
-    return {key: value / 1000 if value else None for key, value in found.items()} | {
-        "service_up_s": up,
-        "why": "Meaningful: all polygons of the view drawn; in software, without a GPU.",
-    }
 
 
 def address(kind: str, tile: Tile) -> str:

@@ -267,7 +267,8 @@ async def warming(app: FastAPI) -> AsyncIterator[None]:
     """While an application serves: its first views are got ready by a thread of their own."""
     stopped = threading.Event()
     atlas, stores = app.state.atlas, app.state.served.stores
-    thread = threading.Thread(target=atlas.warm, args=(stores, stopped), name="warm", daemon=True)
+    # no daemon: one that is inside the database when the interpreter ends takes the process down
+    thread = threading.Thread(target=atlas.warm, args=(stores, stopped), name="warm")
     thread.start()
     try:
         yield
