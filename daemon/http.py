@@ -21,6 +21,7 @@ from daemon.config import HttpSettings, Scope
 from daemon.jobs.jobs import Exports
 from daemon.metrics import Metrics
 from daemon.page import pages as page
+from daemon.page.atlas import warming
 from daemon.served import Served
 from daemon.submit import Intake
 from daemon.tokens import Gate, needs
@@ -72,7 +73,12 @@ def application(
     where what people correct does."""
     settings = settings or HttpSettings()
     app = FastAPI(
-        title="millesimed", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+        title="millesimed",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=warming,
     )
     app.state.gate = Gate(settings.tokens, public_read=settings.public_read)
     app.state.served = Served(stores, settings.public_url, allowed, backups, exports, intake)

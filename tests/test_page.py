@@ -17,7 +17,7 @@ from PIL import Image
 from daemon.config import Scope
 from daemon.page import atlas as atlas_module
 from daemon.page.pages import assets, build, language_of, words
-from schemas.alert import AlertState
+from schemas.alert import AlertState, FalseAlarm
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, US_CODES
 from tests.page_scene import COMMUNE, page_scene
 from tests.served import api, known
@@ -70,7 +70,7 @@ def test_every_word_a_script_or_a_page_asks_for_is_there():
             families = re.findall(r"""\bt\(`([\w.]+)\.\$""", text)
             assert all(any(key.startswith(f"{family}.") for key in said) for family in families)
         elif file.name.endswith(".html"):
-            fixed = {"lang", "build", "version", "words", "other"}
+            fixed = {"lang", "build", "version", "words", "other", "preload"}
             wanted = set(re.findall(r"\{\{([\w.-]+)\}\}", text)) - fixed
         else:
             continue
@@ -83,6 +83,7 @@ def test_what_a_state_or_kind_is_called_is_there():
     from schemas.policy import Sensor
 
     said = set(words("en"))
+    assert {f"cause.{c.value}" for c in FalseAlarm} <= said
     assert {f"state.{s.value}" for s in AlertState} <= said
     assert {f"kind.{k.value}" for k in AlertKind} <= said
     assert {f"operation.{o.value}" for o in Operation} <= said
@@ -112,8 +113,14 @@ def test_the_page_asks_no_other_host_and_runs_no_inline_script(call):
         assert not re.search(r"\son\w+=|\sstyle=", text) and "{{" not in text
         for name in re.findall(rf'"assets/{build()}/([\w.-]+)"', text):
             assert call("GET", f"/assets/{build()}/{name}").status == 200
+    assert '<link rel="preload" href="map/state"' in call("GET", "/").body.decode()
     assert '<html lang="fr">' in call("GET", "/?lang=fr", Accept_Language="en").body.decode()
     assert call("GET", "/?lang=de").status == 422
+
+
+def test_where_reading_takes_a_token_nothing_is_asked_without_one(scene):
+    with api([scene.store], {}, public_read=False) as call:
+        assert "map/state" not in call("GET", "/").body.decode()
 
 
 def test_assets_are_kept_by_their_hash_and_come_compressed(call):
@@ -193,11 +200,16 @@ def test_after_a_review_the_tile_of_alerts_is_another_and_the_maps_is_not(
     with api([made.store], {}) as call:
         before = {name: call("GET", path).headers["ETag"] for name, path in places.items()}
         versions = call("GET", "/map/state").json["departements"][0]["versions"]
-        reject_alert(made.store, alerts_now(made.store)[0].id, reason="a tarpaulin")
+        first = alerts_now(made.store)[0]
+        reject_alert(made.store, first.id, reason="a tarpaulin", cause=FalseAlarm.TEMPORARY)
         after = {name: call("GET", path).headers["ETag"] for name, path in places.items()}
         assert after["map/2024"] == before["map/2024"] and after["alerts"] != before["alerts"]
         now = call("GET", "/map/state").json["departements"][0]["versions"]
         assert now["map"] == versions["map"] and now["alerts"] != versions["alerts"]
+        (figures,) = call("GET", "/map/figures").json
+        assert figures["false_alarms"] == [
+            {"kind": first.kind.value, "cause": "temporary", "count": 1, "share": 1.0}
+        ]
     made.store.close()
 
 
@@ -268,6 +280,7 @@ def test_the_figures_agree_with_the_map_and_the_differential(call, scene):
     total = sum(v for row in period["matrix"].values() for v in row.values())
     assert total == pytest.approx(sum(p.geometry.area for p in whole.pieces), abs=0.5)
     assert sum(found["latency"]["counts"]) == 1 and found["latency"]["median_days"] > 0
+    assert found["false_alarms"] == []
 
 
 def test_too_many_waiting_are_told_and_health_still_answers(scene, middle, monkeypatch):

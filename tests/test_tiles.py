@@ -13,8 +13,9 @@ import shapely
 from PIL import Image
 from rasterio.transform import from_origin
 
+from daemon.page.blocks import Overview
 from daemon.page.mercator import HALF, WEB, Tile, onto, pixels_of
-from daemon.page.overview import OUTSIDE, Overview, Place, Theme, covering, drawn, palette
+from daemon.page.overview import OUTSIDE, Place, Theme, covering, drawn, palette
 from daemon.page.rasters import first_zoom, image_tile
 from daemon.page.tiles import EXTENT, alerts_of, changes_of, drawn_tile, map_tile
 from schemas.nomenclature import COUVERTURE, CS_LEAVES, USAGE
@@ -167,10 +168,10 @@ def test_every_middle_of_a_pixel_has_the_polygon_it_lies_in():
     holed = shapely.box(100, 100, 300, 300).difference(shapely.box(150, 150, 200, 250))
     middles = np.meshgrid(*[(np.arange(512) + 0.5) * 600 / 512] * 2)
     for many in (shapes, np.array([holed], dtype=object)):
-        owner = covering(many, (0.0, 0.0), 600 / 512)
+        owner = covering(many, (0.0, 0.0), 600 / 512, 512)
         for number, shape in enumerate(many):
             assert (shapely.contains_xy(shape, *middles) == (owner == number)).all()
-    assert (covering(shapes[:0], (0.0, 0.0), 1.0) == -1).all()
+    assert (covering(shapes[:0], (0.0, 0.0), 1.0, 512) == -1).all()
 
 
 def test_from_afar_small_polygons_are_their_greatest_class(map_):

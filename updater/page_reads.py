@@ -75,6 +75,22 @@ class View:
     since: npt.NDArray[np.int16]
     shapes: npt.NDArray[np.object_]
 
+    def within(self, bounds: Bounds) -> View:
+        """Those whose rectangle touches a smaller window."""
+        west, south, east, north = bounds
+        box = shapely.bounds(self.shapes)
+        kept = np.flatnonzero(
+            (box[:, 0] <= east) & (box[:, 2] >= west) & (box[:, 1] <= north) & (box[:, 3] >= south)
+        )
+        return View(
+            ids=[self.ids[i] for i in kept.tolist()],
+            cover=self.cover[kept],
+            usage=self.usage[kept],
+            artificial=self.artificial[kept],
+            since=self.since[kept],
+            shapes=self.shapes[kept],
+        )
+
 
 def view(store: Store, bounds: Bounds, *, valid_at: datetime) -> View:
     """The map in a rectangle of the store's CRS, as the ground was at an instant, as known now."""
@@ -116,6 +132,46 @@ def _judged(store: Store, versions: pa.ChunkedArray, artificial: Flags) -> None:
         order = np.argsort(wanted)
         told = np.array(rows)
         artificial[order[np.searchsorted(wanted, told[:, 0], sorter=order)]] = told[:, 1] != 0
+
+
+def polygons(store: Store) -> int:
+    """Versions on record, which costs nothing to ask."""
+    row = store.execute("SELECT count(*) FROM polygons").fetchone()
+    return int(row[0]) if row else 0
+
+
+MANY: Final = 20_000
+"""Versions beyond which a change is taken for one of the whole map."""
+
+
+def latest_change(store: Store) -> datetime | None:
+    """When the map or a status was last written; None before anything was."""
+    row = store.execute(
+        "SELECT greatest((SELECT max(recorded) FROM polygons), "
+        "(SELECT max(recorded) FROM retirements), (SELECT max(recorded) FROM legal))"
+    ).fetchone()
+    return row[0] if row else None
+
+
+def ground_changed(store: Store, since: datetime) -> npt.NDArray[np.float64] | None:
+    """Rectangles ``(n, 4)`` around every polygon that came, went or has another status, as known
+    since after an instant; None where that is most of the map."""
+    rows = store.execute(
+        "SELECT version FROM retirements WHERE recorded > $since "
+        "UNION SELECT version FROM legal WHERE recorded > $since LIMIT $most",
+        {"since": since, "most": MANY + 1},
+    ).fetchall()
+    if len(rows) > MANY:
+        return None
+    boxes = "SELECT ST_XMin(geom), ST_YMin(geom), ST_XMax(geom), ST_YMax(geom) FROM polygons WHERE "
+    found = store.execute(boxes + "recorded > ?", [since]).fetchall()
+    if rows:
+        known = [int(row[0]) for row in rows]
+        found += store.execute(
+            boxes + "version BETWEEN ? AND ? AND version IN (SELECT unnest(?::BIGINT[]))",
+            [min(known), max(known), known],
+        ).fetchall()
+    return np.array(found, np.float64).reshape(-1, 4)
 
 
 def millesimes(store: Store) -> list[int]:

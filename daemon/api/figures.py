@@ -1,5 +1,5 @@
 """HTTP: the figures of a département: artificialisation by year and territory, evolution matrices,
-latency."""
+latency, false alarms by cause."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from daemon.page.atlas import Sheet
 from daemon.problems import problems
 from daemon.served import Behind, Departement
 from daemon.tokens import needs
+from schemas.alert import AlertKind, FalseAlarm
 from schemas.territory import TerritoryKind
 from updater.figures import delays, fluxes, matrix
 from updater.territories import Territory
@@ -62,6 +63,15 @@ class Latency(BaseModel):
     counts: list[int] = Field(description="One more than steps: the last is beyond them.")
 
 
+class Rejected(BaseModel):
+    """Alerts of one kind that people rejected for one cause."""
+
+    kind: AlertKind
+    cause: FalseAlarm | None = Field(description="What misled the detector; null: not given.")
+    count: int
+    share: float = Field(description="Of the alerts of that kind that people decided on, 0 to 1.")
+
+
 class Figures(BaseModel):
     """The figures of a département."""
 
@@ -69,6 +79,7 @@ class Figures(BaseModel):
     years: list[YearFigure]
     periods: list[Period]
     latency: Latency
+    false_alarms: list[Rejected] = Field(description="The most frequent first.")
 
 
 @router.get(
@@ -78,7 +89,7 @@ class Figures(BaseModel):
     openapi_extra=OPEN,
 )
 def figures(behind: Behind, request: Request, departement: Departement = None) -> list[Figures]:
-    """Artificialisation by year and territory, evolution matrices, latency."""
+    """Artificialisation by year and territory, evolution matrices, latency, false alarms."""
     return [_figures(sheet_of(request, store)) for store in behind.some(departement)]
 
 
@@ -114,4 +125,5 @@ def _figures(sheet: Sheet) -> Figures:
             steps=list(LATENCY_STEPS),
             counts=counts,
         ),
+        false_alarms=[Rejected(**asdict(found)) for found in sheet.false_alarms],
     )

@@ -27,7 +27,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
-from daemon.bench.browser import SOFTWARE_GL, chromium
+from daemon.bench.browser import first_paint
 from daemon.bench.detect import peak_memory
 from daemon.bench.patch import CELL_M, CORNER, CRS, MILLESIME, make_map
 from daemon.page.mercator import HALF, WEB, Tile
@@ -45,8 +45,6 @@ VIEW: Final = (3, 4)
 """Rows and columns of tiles on a screen."""
 SHARES: Final = {"vector": 0.5, "image": 0.4, "overview": 0.1}
 """What a view consists of: the map and its image, and from time to time the whole from afar."""
-PAINTED: Final = "() => performance.getEntriesByName('map-painted')[0]?.startTime"
-CONTENT: Final = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 class ServerDied(MillesimedError):
@@ -73,7 +71,7 @@ def bench_http(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Median, 95th percentile and errors of tiles, and seconds to the first paint of the page."""
+    """Median, 95th percentile and errors of tiles, and seconds to the page's paints."""
     tick = progress or (lambda stage, done, total: None)
     with tempfile.TemporaryDirectory(prefix="millesimed-bench-") as name:
         folder = Path(name)
@@ -212,32 +210,6 @@ def serving(db: Path) -> Iterator[tuple[str, Any]]:
         if not found:
             process.terminate()
         process.join()
-
-
-def first_paint(url: str) -> dict[str, Any]:
-    """Seconds to the first content and to the first whole map of the page, nothing kept by service
-    or browser; null, with a sentence, where no browser can be had."""
-    nothing = {"first_contentful_paint_s": None, "first_meaningful_paint_s": None}
-    program = chromium()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return nothing | {"why": "There is no playwright; pip install playwright."}
-    if program is None:
-        return nothing | {"why": "There is no Chromium; install the package chromium."}
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=list(SOFTWARE_GL))
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.goto("about:blank")
-        page.goto(url)
-        page.wait_for_function(PAINTED, timeout=120_000)
-        painted, content = page.evaluate(PAINTED), page.evaluate(CONTENT)
-        browser.close()
-    return {
-        "first_contentful_paint_s": content / 1000 if content else None,
-        "first_meaningful_paint_s": painted / 1000,
-        "why": "The second is when the whole first view stands; drawn in software, without a GPU.",
-    }
 
 
 def address(kind: str, tile: Tile) -> str:

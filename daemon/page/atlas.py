@@ -10,25 +10,30 @@ from __future__ import annotations
 import gzip
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, TypeVar
 
 import anyio
+import structlog
 from anyio.to_thread import run_sync
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 
 from daemon import feeds
-from daemon.page.overview import Overview
+from daemon.page.blocks import Overview
+from daemon.page.overview import FINE_FROM
 from daemon.page.tiles import Drawable, changes_of
 from daemon.page.told import Told, told_of
 from updater.diff import DiffPiece, pieces_between
 from updater.figures import Stock, stock
 from updater.page_reads import Stamp, millesimes, stamp
 from updater.reads import Bounds, alerts_now, end_of, extent
+from updater.review import FalseAlarms, false_alarms
 from updater.store import Store
 from updater.territories import Territory, territories
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 AT_ONCE: Final = 2
@@ -41,6 +46,10 @@ KEPT_VALUES: Final = 64
 """Other things kept of a store, as differentials of two years."""
 PACK: Final = 5
 """Compression: level 9 takes three times as long for 2 % less."""
+WARM_COARSE_M: Final = 30_000.0
+WARM_FINE_M: Final = 80_000.0
+"""Sides of a map from which, and up to which, its first view may be drawn from the coarse and the
+fine grid of the overview: small and large screens differ."""
 BUSY: Final = "Too many tiles are being drawn; ask again in a second."
 
 
@@ -160,6 +169,23 @@ class Sheet:
             "told", self.stamp.alerts, lambda: told_of(alerts_now(self.store), self.store)
         )
 
+    @property
+    def false_alarms(self) -> list[FalseAlarms]:
+        """What people rejected, by kind and cause."""
+        return self._kept("false alarms", self.stamp.alerts, lambda: false_alarms(self.store))
+
+    def warmed(self) -> Iterator[object]:
+        """Get ready what the page asks for first, a little with each step: the state, and the map
+        from afar at its newest millésime."""
+        yield self.told, self.territories
+        known, years = self.extent, self.millesimes
+        if known is None:
+            return
+        side = max(known[2] - known[0], known[3] - known[1])
+        coarse, fine = side > WARM_COARSE_M, side < WARM_FINE_M
+        for zoom in [FINE_FROM - 1] * coarse + [FINE_FROM] * fine:
+            yield from self.overview.warmed(zoom, valid_at=end_of(years[-1]), stamp=self.stamp.map)
+
 
 class Atlas:
     """The sheets, and the finished tiles of all of them."""
@@ -179,6 +205,17 @@ class Atlas:
             if found is None:
                 found = self._sheets[store.territory] = Sheet(store)
             return found
+
+    def warm(self, stores: Sequence[Store], stopped: threading.Event) -> None:
+        """Get every store's first view ready, until told to stop; what fails is drawn, and its
+        failure told, once somebody asks."""
+        for store in stores:
+            try:
+                for _ in self.sheet(store).warmed():
+                    if stopped.is_set():
+                        return
+            except Exception as error:  # noqa: BLE001 - nobody waits for it
+                log.warning("map_not_warmed", store=store.path.name, error=str(error)[:200])
 
     async def tile(self, store: Store, ask: Ask) -> Body:
         """A tile, kept or drawn.
@@ -223,3 +260,18 @@ class Atlas:
                 _, (_, gone) = self._tiles.popitem(last=False)
                 self._bytes -= len(gone.content)
         return body
+
+
+@asynccontextmanager
+async def warming(app: FastAPI) -> AsyncIterator[None]:
+    """While an application serves: its first views are got ready by a thread of their own."""
+    stopped = threading.Event()
+    atlas, stores = app.state.atlas, app.state.served.stores
+    # no daemon: one that is inside the database when the interpreter ends takes the process down
+    thread = threading.Thread(target=atlas.warm, args=(stores, stopped), name="warm")
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        await run_sync(thread.join)

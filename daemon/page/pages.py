@@ -28,6 +28,7 @@ from daemon.api import map as api_map
 from daemon.api import tiles as api_tiles
 from daemon.page.atlas import Atlas
 from daemon.problems import problems
+from daemon.tokens import Gate
 
 LANGUAGES: Final = ("fr", "en")
 WHEEL_FILES: Final = ("maplibre-gl.js", "maplibre-gl.css")
@@ -58,6 +59,9 @@ HEADERS: Final = {
     "Vary": "Accept-Language",
 }
 KEPT: Final = "public, max-age=31536000, immutable"
+EARLY: Final = '<link rel="preload" href="map/state" as="fetch" crossorigin="anonymous">'
+"""Begins the page's first question before its scripts are there. Only where reading takes no token:
+the browser would ask without one."""
 _HOLE: Final = re.compile(r"\{\{([\w.-]+)\}\}")
 
 router = APIRouter(tags=["page"], responses=problems(422))
@@ -106,14 +110,15 @@ def words(language: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def document(name: str, language: str) -> str:
-    """A page with its words in it; scripts find them in a block of data."""
+def document(name: str, language: str, *, public: bool) -> str:
+    """A page with its words in it; scripts find them in a block of data. ``public``: whoever comes
+    may read."""
     text = files("daemon").joinpath("web", name).read_text(encoding="utf-8")
     known = words(language)
     data = json.dumps(known, ensure_ascii=False).replace("<", "\\u003c")
     fixed = {"lang": language, "build": build(), "version": __version__, "words": data}
     other = "en" if language == "fr" else "fr"
-    fixed |= {"other": other}
+    fixed |= {"other": other, "preload": EARLY if public else ""}
 
     def fill(hole: re.Match[str]) -> str:
         name = hole[1]
@@ -142,7 +147,9 @@ Lang = Annotated[
 
 def _page(name: str, request: Request, lang: str | None) -> HTMLResponse:
     language = lang or language_of(request.headers.get("accept-language", ""))
-    return HTMLResponse(document(name, language), headers={**HEADERS, "Content-Language": language})
+    gate: Gate = request.app.state.gate
+    text = document(name, language, public=gate.public_read)
+    return HTMLResponse(text, headers={**HEADERS, "Content-Language": language})
 
 
 @router.get("/", response_class=HTMLResponse, responses=problems(422))

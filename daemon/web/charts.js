@@ -23,9 +23,8 @@ function frame(label, height, ...children) {
   return svg("svg", { role: "img", "aria-label": label, viewBox: `0 0 ${WIDTH} ${height}`, class: "chart" }, ...children);
 }
 
-/** Horizontal bars from [name, value] pairs. */
-export function bars(rows, { label, format }) {
-  const left = 90;
+/** Horizontal bars from [name, value] pairs; names take `left` pixels. */
+export function bars(rows, { label, format, left = 90 }) {
   const most = Math.max(...rows.map((r) => r[1]), 1e-9);
   const room = WIDTH - left - 110;
   return frame(`${label}: ${rows.map(([name, value]) => `${name} ${format(value)}`).join(", ")}`, rows.length * ROW + 8,

@@ -62,12 +62,32 @@ function latency({ median_days: median, steps, counts }) {
     table([t("figure.latency.days"), t("figure.latency.number")], rows.map(([name, value]) => [name, String(value)])));
 }
 
+/** Rejected alerts: a row for each cause, a column for each kind, the greatest sums first. */
+function falseAlarms(rejected) {
+  const name = t("figure.false-alarms");
+  if (!rejected.length) return figure(name, t("figure.false-alarms.none"));
+  const sum = (rows) => rows.reduce((all, r) => all + r.count, 0);
+  const ranked = (field) => [...new Set(rejected.map((r) => r[field]))].map((value) => [value, sum(rejected.filter((r) => r[field] === value))]).sort((a, b) => b[1] - a[1]);
+  const [causes, kinds, total] = [ranked("cause"), ranked("kind"), sum(rejected)];
+  const cell = (cause, kind) => {
+    const found = rejected.find((r) => r.cause === cause && r.kind === kind);
+    return el("td", { class: "number" }, found ? `${number(found.count)} (${percent(found.share)})` : "");
+  };
+  const words = (cause) => t(cause ? `cause.${cause}` : "reject.cause.none");
+  return figure(name, t("figure.false-alarms.about", { total: number(total) }),
+    bars(causes.map(([cause, count]) => [words(cause), count]), { label: name, format: (count) => `${number(count)} (${percent(count / total)})`, left: 190 }),
+    el("div", { class: "wide" }, el("table", { class: "counts", id: "false-alarms" },
+      el("thead", {}, el("tr", {}, el("td", {}), kinds.map(([kind]) => el("th", { scope: "col" }, t(`kind.${kind}`))), el("th", { scope: "col" }, t("figure.false-alarms.all")))),
+      el("tbody", {}, causes.map(([cause, count]) => el("tr", {}, el("th", { scope: "row" }, words(cause)), kinds.map(([kind]) => cell(cause, kind)), el("td", { class: "number" }, `${number(count)} (${percent(count / total)})`)))),
+      el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, t("figure.false-alarms.all")), kinds.map(([, count]) => el("td", { class: "number" }, number(count))), el("td", { class: "number" }, number(total)))))));
+}
+
 try {
   const [found, state] = await Promise.all([call("map/figures"), call("map/state")]);
   const labels = Object.fromEntries(state.couverture.map((e) => [e.code, e.label]));
   PLACE.replaceChildren(...found.map((f) => el("section", {}, el("h2", {}, f.departement), stocks(f.years),
     ...(f.periods.length ? [flows(f.periods), ...f.periods.map((p) => matrix(p, labels))] : [el("p", { class: "note" }, t("figure.none"))]),
-    latency(f.latency))));
+    latency(f.latency), falseAlarms(f.false_alarms))));
 } catch (error) {
   PLACE.replaceChildren(el("p", { class: "problem", role: "alert" }, error.message));
 }

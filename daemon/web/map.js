@@ -238,6 +238,7 @@ class Page {
 }
 
 try {
+  maplibregl.prewarm(); // its worker starts while the state is on its way
   new Page(await call("map/state"));
 } catch (error) {
   trouble(error);

@@ -87,13 +87,17 @@ export class Review {
     const status = el("p", { class: "note", role: "status" }, t("redraw.about"));
     const pen = () => {
       this.stop();
-      this.pen = new Pen(this.map(), (p) => { status.textContent = t(p.open ? "redraw.drawing" : "redraw.drawn"); });
+      this.pen = new Pen(this.map(), (p, what, about) => {
+        status.textContent = t(`redraw.${what}`, about);
+        if (!p.open && p.aims) document.getElementById("redraw-new")?.focus(); // where the keys came from
+        if (what === "given-up") this.stop();
+      });
       return this.pen;
     };
     const button = (id, words, act) => el("button", { type: "button", id, disabled: !this.map(), onclick: act }, words);
     const content = [
       el("h4", {}, t("redraw")), status,
-      el("p", { class: "buttons" }, button("redraw-edit", t("redraw.edit"), () => pen().edit(alert.geometry)), button("redraw-new", t("redraw.new"), () => pen().begin())),
+      el("p", { class: "buttons" }, button("redraw-edit", t("redraw.edit"), () => pen().edit(alert.geometry)), button("redraw-new", t("redraw.new"), (event) => pen().begin(event.detail === 0))),
       el("label", { for: "redraw-cs" }, t("cover")), cover, el("label", { for: "redraw-us" }, t("usage")), usage,
       el("label", { for: "redraw-source" }, t("redraw.source")), source,
     ];

@@ -1,9 +1,12 @@
 """The map page in a real Chromium: what a person sees, moves, opens, decides and takes away."""
 
+import base64
 import io
 import json
 import os
 import re
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from schemas.nomenclature import COUVERTURE, CS_LEAVES
 from tests.page_scene import COMMUNE, page_scene
 from tests.served import LOOPBACK, Running, known, listening
 from updater.reads import alerts_now
-from updater.review import find_alert
+from updater.review import false_alarms, find_alert, reject_alert
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -33,8 +36,29 @@ pytestmark = [
 REVIEWER, READER = "token-reviewer", "token-reader"
 WAIT_MS = 60_000
 """A machine with other work on it draws a view in software in tens of seconds."""
-IDLE = "() => window.millesimed?.right.loaded() && window.millesimed.right.areTilesLoaded()"
+IDLE = """wait => new Promise((done, fail) => {
+  setTimeout(() => fail(new Error("the map is never whole")), wait);
+  const { left, right } = window.millesimed;
+  Promise.all([left, right].filter(Boolean).map((map) => new Promise((idle) => {
+    map.once("idle", idle);
+    map.triggerRepaint(); // else one that is whole already says nothing
+  }))).then(done);
+})"""
 CANVAS = "#map-after canvas"
+GROUND = (243, 242, 238)
+"""Where there is no map."""
+PIXEL = "p => { const { x, y } = window.millesimed.right.project(p); return [x, y]; }"
+AT_MARK = """const mark = performance.mark.bind(performance);
+performance.mark = (name, more) => {
+  const canvas = document.querySelector("#map-after canvas");
+  if (name === "map-meaningful") window.atMark = canvas.toDataURL();
+  return mark(name, more);
+};"""
+THEN_AND_NOW = """() => new Promise((done) => {
+  const { right } = window.millesimed;
+  right.once("render", () => done([window.atMark, right.getCanvas().toDataURL()]));
+  right.triggerRepaint();
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +125,9 @@ class Tab:
             self.problems.append(message.text)
 
     def drawn(self):
-        """Wait until the map is whole."""
-        self.page.wait_for_function(IDLE)
-        self.page.wait_for_timeout(300)
+        """Wait until the maps are whole."""
+        self.page.wait_for_function("() => window.millesimed")
+        self.page.evaluate(IDLE, WAIT_MS)
 
     def colours(self, selector="#maps"):
         """Pixels of a part of the screen, ``(n, 3)``."""
@@ -158,6 +182,33 @@ def test_the_map_is_painted_in_the_official_colours(home, shots):
     assert not home.problems and len(home.hosts) == 1, (home.problems, home.hosts)
 
 
+def test_the_mark_of_the_first_meaningful_paint_comes_with_every_polygon(browser, url):
+    """What is on the canvas when the mark is set is, without images, the finished picture."""
+    tab = Tab(browser, 900, 700, locale="fr-FR")
+    held = []
+
+    def late(route):
+        if not held:
+            held.append(route.request.url)
+            time.sleep(0.5)  # one tile long after all others
+        route.continue_()
+
+    tab.context.route("**/image/**", lambda route: route.fulfill(status=204))
+    tab.context.route("**/map/2024/**", late)
+    tab.page.add_init_script(AT_MARK)
+    tab.page.goto(url)
+    tab.drawn()
+    first, last = (
+        np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"))
+        for address in tab.page.evaluate(THEN_AND_NOW)
+    )
+    bare = (np.abs(last.astype(int) - GROUND) <= 3).all(axis=2).mean()
+    assert held and bare < 0.7, "the map covers a good part of its view"
+    assert (np.abs(first.astype(int) - last).max(axis=2) <= 3).mean() > 0.999
+    assert not tab.problems, tab.problems
+    tab.context.close()
+
+
 def test_the_slider_changes_the_millesime(home, shots):
     page = home.page
     choose(page, "theme", "artificialisation")
@@ -184,9 +235,6 @@ def test_the_swipe_shows_both_images_and_moves(home, shots):
     for what in ("changes", "alerts"):
         page.locator(f"label:has(#show-{what})").click()
     page.locator("#swipe").click()
-    page.wait_for_function(
-        "() => window.millesimed.left?.loaded() && window.millesimed.left.areTilesLoaded()"
-    )
     home.drawn()
     assert page.locator("#label-before").text_content() == "2021"
     page.screenshot(path=shots / "swipe.png")
@@ -213,7 +261,6 @@ def test_the_swipe_shows_both_images_and_moves(home, shots):
     page.mouse.move(shape["x"] + shape["width"] * 0.8, y, steps=4)
     page.mouse.up()
     assert abs(int(divider.get_attribute("aria-valuenow")) - 80) <= 1
-    page.wait_for_timeout(300)
     before = strip()
     assert np.abs(before - after).mean() > 3  # another season, other sun
     divider.focus()
@@ -340,8 +387,7 @@ def test_an_alert_is_accepted_and_its_outline_drawn_anew(home, scene, inbox, sho
     shape = page.locator("#maps").bounding_box()
     x, y = shape["x"] + shape["width"] / 2, shape["y"] + shape["height"] / 3
     for dx, dy in ((-60, -40), (60, -40), (60, 40), (-60, 40)):
-        page.mouse.click(x + dx, y + dy, delay=30)
-        page.wait_for_timeout(400)  # two clicks in haste are a double click, which closes
+        page.mouse.click(x + dx, y + dy)
     page.keyboard.press("Enter")
     sync_api.expect(page.locator(".pen circle")).to_have_count(4)
     page.mouse.move(x + 60, y + 40)
@@ -363,6 +409,57 @@ def test_an_alert_is_accepted_and_its_outline_drawn_anew(home, scene, inbox, sho
     assert len(drawn["geometry"]["coordinates"][0]) == 5
     assert drawn["geometry"]["coordinates"][0][2] == pytest.approx(wanted, abs=2e-5)
     assert page.locator(".pen").count() == 0 and not home.problems, home.problems
+    page.evaluate("sessionStorage.clear()")
+
+
+def test_an_outline_is_drawn_with_keys_alone(home, scene, inbox):
+    page = home.page
+    said = page.locator("#redraw [role=status]")
+    row = page.locator("#list button").first
+    alert = row.get_attribute("data-id")
+    row.press("Enter")
+    page.locator("#token").fill(REVIEWER)
+    page.locator("#token").press("Enter")
+    sync_api.expect(page.locator("#token-form")).to_contain_text("en place")
+    home.drawn()
+
+    def keys(*names):
+        for name in names:
+            page.keyboard.press(name)
+
+    page.locator("#redraw-new").press("Enter")
+    sync_api.expect(said).to_contain_text("Espace")
+    assert page.locator(".pen .cross").count() == 1
+    centre = "() => window.millesimed.right.getCenter().toArray()"
+    keys("Space")
+    sync_api.expect(said).to_have_text("Sommet 1 posé.")
+    wanted = [page.evaluate(centre)]
+    keys("Enter")  # a point is no outline
+    sync_api.expect(said).to_contain_text("trois sommets")
+    for way in (["ArrowRight"] * 4, ["ArrowDown"] * 4, ["Shift+ArrowLeft"] * 10):
+        keys(*way, "Space")
+        wanted.append(page.evaluate(centre))
+    sync_api.expect(said).to_contain_text("Sommet 4 posé")
+    across, down, back = np.diff([page.evaluate(PIXEL, p) for p in wanted], axis=0).tolist()
+    assert across == pytest.approx([40, 0], abs=0.6) and down == pytest.approx([0, 40], abs=0.6)
+    assert back == pytest.approx([-10, 0], abs=0.6)
+    keys("Backspace")
+    sync_api.expect(said).to_contain_text("il en reste 3")
+    keys("Escape")
+    sync_api.expect(said).to_have_text("Dessin abandonné.")
+    assert page.locator(".pen").count() == 0 and page.locator("#detail").is_visible()
+    assert page.evaluate("document.activeElement.id") == "redraw-new"
+    keys("Enter", "Space", *["ArrowRight"] * 4, "Space", *["ArrowDown"] * 4, "Space", "Enter")
+    sync_api.expect(said).to_contain_text("envoyez")
+    assert page.locator(".pen circle").count() == 3 and page.locator(".pen .cross").count() == 0
+    before = set(inbox.glob("*.json"))
+    page.locator("#redraw-source").press("Enter")
+    sync_api.expect(said).to_contain_text("corrections-")
+    (file,) = set(inbox.glob("*.json")) - before
+    (drawn,) = json.loads(file.read_text())["data"]["features"]
+    assert len(drawn["geometry"]["coordinates"][0]) == 4
+    assert json.loads(file.read_text())["data"]["alert"] == alert
+    assert not home.problems, home.problems
     page.evaluate("sessionStorage.clear()")
 
 
@@ -413,10 +510,10 @@ def luminance(colour):
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_text_stands_out_from_its_ground(home):
+def test_text_stands_out_from_its_ground(desk):
     """WCAG 2.2, 1.4.3: 4.5 to 1 for text."""
     names = ("ink", "soft", "link", "grave", "good", "paper", "ground", "link-ink")
-    colours = home.page.evaluate(
+    colours = desk.page.evaluate(
         "names => { const all = getComputedStyle(document.body);"
         " return names.map((n) => all.getPropertyValue(`--${n}`).trim()); }",
         list(names),
@@ -458,20 +555,34 @@ def test_a_phone_shows_it_all_without_scrolling_sideways(browser, url, shots):
     tab.context.close()
 
 
-def test_the_figures_are_drawn_and_tabled(browser, url, shots):
+def test_the_figures_are_drawn_and_tabled(browser, url, shots, scene):
+    gone = next(r for r in alerts_now(scene.store) if r.review is None)
+    reject_alert(scene.store, gone.id, reason="no", cause=FalseAlarm.SHADOW)
     tab = Tab(browser, 1280, 900, locale="en-GB")
     page = tab.page
     page.goto(f"{url}/figures?lang=fr")
     page.locator("figure").first.wait_for()
     page.screenshot(path=shots / "figures.png", full_page=True)
-    assert page.locator("figure").count() == 4
-    assert page.locator("svg.chart").count() == 3 and page.locator("table.matrix").count() == 1
+    assert page.locator("figure").count() == 5
+    assert page.locator("svg.chart").count() == 4 and page.locator("table.matrix").count() == 1
     assert page.locator("svg.chart rect").count() >= 4
     for summary in page.locator("details.table summary").all():
         summary.click()
     rows = page.locator("details.table tbody tr").all_text_contents()
     assert any("Auch" in row for row in rows) and any(row.startswith("2024") for row in rows)
     assert "CS1.1.1.1" in page.locator("table.matrix").text_content()
+    known = false_alarms(scene.store)
+    counts = Counter(dict.fromkeys({row.cause for row in known}, 0))
+    for row in known:
+        counts[row.cause] += row.count
+    names = {FalseAlarm.SHADOW: "Ombre", FalseAlarm.TEMPORARY: "Objet temporaire", None: "Non"}
+    told = page.locator("#false-alarms tbody tr").all_text_contents()
+    assert len(told) == len(counts) and counts[FalseAlarm.SHADOW] == 1
+    for cause, count in counts.items():
+        (line,) = [line for line in told if line.startswith(names[cause])]
+        share = f"{100 * count / counts.total():.1f}".removesuffix(".0").replace(".", ",")
+        assert line.replace("\u202f", " ").replace("\xa0", " ").endswith(f"{count} ({share} %)")
+    assert page.locator("#false-alarms tfoot td").last.text_content() == str(counts.total())
     assert not tab.problems, tab.problems
     tab.context.close()
 
@@ -503,10 +614,8 @@ def test_a_file_is_asked_for_with_the_keyboard_watched_and_taken(browser, url, s
     taken = started.value
     assert taken.suggested_filename == f"OCS-GE_2-0__GPKG_EPSG4326_D032_{COMMUNE}_2024-01-01.gpkg"
     assert Path(taken.path()).read_bytes()[:6] == b"SQLite"
-    page.reload()
-    page.locator("#take-file").wait_for()  # still known after the page is opened again
     page.goto(f"{url}/?lang=en")
-    page.locator("#take-file").wait_for()
+    page.locator("#take-file").wait_for()  # still known after the page is opened again
     assert page.locator("#take-said").text_content() == "The file is ready."
     assert not tab.problems, tab.problems
     tab.context.close()
