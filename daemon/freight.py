@@ -7,7 +7,8 @@ metadata of its schema.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,9 @@ _REGIONS: Final = pa.schema(
 )
 
 
+_WRONG: Final = (AttributeError, KeyError, TypeError, ValueError)
+
+
 class DamagedFreight(MillesimedError):
     """A file between the roles that is cut short, altered, or of another version."""
 
@@ -74,7 +78,7 @@ def context_bytes(context: Context) -> bytes:
         "map_crs": context.map_crs,
         "outlines": {name: _hex(outline) for name, outline in context.outlines.items()},
     }
-    return _file(_POLYGONS, [_plain(p, _POLYGONS) for p in context.polygons], words)
+    return _file(_POLYGONS, context.polygons, words)
 
 
 def context_from(body: bytes) -> Context:
@@ -83,23 +87,35 @@ def context_from(body: bytes) -> Context:
     Raises:
         DamagedFreight: it holds none.
     """
-    rows, words = _read(body, _POLYGONS)
-    try:
-        located = Located(
-            image=Path(words["image"]),
-            footprint=_shape(words["footprint"]),
-            references=[_record(image) for image in words["references"]],
-            elevation=_path(words["elevation"]),
-        )
+    with _opened(body, _POLYGONS) as file:
+        rows, words = _rows(file), _words(file)
         return Context(
             item=AcquisitionItem.model_validate_json(words["item"]),
-            located=located,
+            located=_located(words),
             map_crs=words["map_crs"],
             polygons=[_polygon(row) for row in rows],
             outlines={name: _shape(text) for name, text in words["outlines"].items()},
         )
-    except (KeyError, TypeError, ValueError, shapely.errors.GEOSException) as error:
-        raise _damaged(error) from None
+
+
+def located_from(body: bytes) -> Located:
+    """Where the acquisition of a context lies, and what it is compared with; its polygons are not
+    looked at.
+
+    Raises:
+        DamagedFreight: it holds no context.
+    """
+    with _opened(body, _POLYGONS) as file:
+        return _located(_words(file))
+
+
+def _located(words: Mapping[str, Any]) -> Located:
+    return Located(
+        image=Path(words["image"]),
+        footprint=_shape(words["footprint"]),
+        references=[_record(image) for image in words["references"]],
+        elevation=_path(words["elevation"]),
+    )
 
 
 def judged_bytes(judged: Judged) -> bytes:
@@ -111,7 +127,7 @@ def judged_bytes(judged: Judged) -> bytes:
         "residual": judged.residual,
         "grounds": {name: [g.valid, g.changed] for name, g in judged.grounds.items()},
     }
-    return _file(_REGIONS, [_plain(region, _REGIONS) for region in judged.regions], words)
+    return _file(_REGIONS, judged.regions, words)
 
 
 def judged_from(body: bytes) -> Judged:
@@ -120,38 +136,58 @@ def judged_from(body: bytes) -> Judged:
     Raises:
         DamagedFreight: it says nothing.
     """
-    rows, words = _read(body, _REGIONS)
-    try:
+    with _opened(body, _REGIONS) as file:
+        rows, words = _rows(file), _words(file)
         return Judged(
-            regions=[Region(**row | {"geometry": _shape(row["geometry"])}) for row in rows],
+            regions=[Region(**row) for row in rows],
             detector=str(words["detector"]),
             flagged=float(words["flagged"]),
             pixels_per_second=float(words["pixels_per_second"]),
             residual=None if words["residual"] is None else float(words["residual"]),
             grounds={name: Ground(*pair) for name, pair in words["grounds"].items()},
         )
-    except (KeyError, TypeError, ValueError, shapely.errors.GEOSException) as error:
-        raise _damaged(error) from None
 
 
-def _file(schema: pa.Schema, rows: Sequence[Mapping[str, Any]], words: Mapping[str, Any]) -> bytes:
+def _file(
+    schema: pa.Schema, values: Sequence[MapPolygon | Region], words: Mapping[str, Any]
+) -> bytes:
+    columns = {name: [getattr(value, name) for value in values] for name in schema.names}
+    columns["geometry"] = shapely.to_wkb(columns["geometry"]).tolist() if values else []
     schema = schema.with_metadata({WORDS: json.dumps(words).encode()})
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_file(sink, schema, options=options) as writer:
-        writer.write_table(pa.Table.from_pylist(list(rows), schema=schema))
+        writer.write_table(pa.Table.from_pydict(columns, schema=schema))
     return bytes(sink.getvalue())
 
 
-def _read(body: bytes, schema: pa.Schema) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+@contextmanager
+def _opened(body: bytes, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    """A file with such columns; whatever is wrong with it or with what is made of it is damage."""
     try:
-        table = pa.ipc.open_file(pa.BufferReader(body)).read_all()
-        words = json.loads((table.schema.metadata or {})[WORDS])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        file = pa.ipc.open_file(pa.BufferReader(body))
+        if not file.schema.equals(schema):
+            raise TypeError("other columns")
+        yield file
+    except (*_WRONG, pa.ArrowException, OSError, shapely.errors.GEOSException) as error:
         raise _damaged(error) from None
-    if not table.schema.equals(schema) or not isinstance(words, dict):
-        raise _damaged(TypeError("other columns"))
-    return table.to_pylist(), words
+
+
+def _words(file: pa.ipc.RecordBatchFileReader) -> dict[str, Any]:
+    words = json.loads((file.schema.metadata or {})[WORDS])
+    if not isinstance(words, dict):
+        raise TypeError("other words")
+    return words
+
+
+def _rows(file: pa.ipc.RecordBatchFileReader) -> Iterator[dict[str, Any]]:
+    """The rows, with shapes."""
+    table = file.read_all()
+    table.validate(full=True)  # lengths that lie would break the reader itself
+    columns = table.to_pydict()
+    columns["geometry"] = shapely.from_wkb(columns["geometry"])
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
 def _damaged(error: Exception) -> DamagedFreight:
@@ -162,17 +198,10 @@ def _damaged(error: Exception) -> DamagedFreight:
     )
 
 
-def _plain(value: MapPolygon | Region, schema: pa.Schema) -> dict[str, Any]:
-    """A value as a row."""
-    row = {name: getattr(value, name) for name in schema.names}
-    return row | {"geometry": shapely.to_wkb(value.geometry)}
-
-
 def _polygon(row: Mapping[str, Any]) -> MapPolygon:
-    geometry = _shape(row["geometry"])
-    if not isinstance(geometry, Polygon):
-        raise TypeError(f"polygon {row['id']} is {geometry.geom_type}")
-    return MapPolygon(**{**row, "geometry": geometry})
+    if not isinstance(row["geometry"], Polygon):
+        raise TypeError(f"polygon {row['id']} is {row['geometry']!r}")
+    return MapPolygon(**row)
 
 
 def _image(record: ImageRecord) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from daemon.config import KafkaSettings, Settings
 from daemon.correcting import footprint_of_batch
 from daemon.exchange import ClaimMissing, Exchange
-from daemon.freight import DamagedFreight, context_bytes, context_from, judged_from
+from daemon.freight import DamagedFreight, context_bytes, judged_from, located_from
 from daemon.journey import about, part
 from daemon.judging import context_of
 from daemon.locate import compared, footprint_of, placed
@@ -325,10 +325,10 @@ class Updating(Pipeline):
             reason = judgement.reason or "internal"
             self._refuse(store, event, reason, judgement.message or "It could not be judged.")
             return
-        context = context_from(self._exchange.get(store.territory, task.context))
+        located = located_from(self._exchange.get(store.territory, task.context))
         judged = judged_from(self._exchange.get(store.territory, judgement.result))
         with part(detector=judged.detector):
-            self._commit(store, event, context.located, judged, message)
+            self._commit(store, event, located, judged, message)
         self._ended(Outcome.PROCESSED)
 
     def _take_up(self, store: Store) -> None:

@@ -14,6 +14,7 @@ from daemon.freight import (
     context_from,
     judged_bytes,
     judged_from,
+    located_from,
 )
 from daemon.judging import Context, Judged
 from daemon.locate import Located
@@ -102,7 +103,8 @@ judgements = st.builds(
 @settings(deadline=None, max_examples=60)
 @given(contexts)
 def test_a_context_comes_out_as_it_went_in(context):
-    assert context_from(context_bytes(context)) == context
+    body = context_bytes(context)
+    assert context_from(body) == context and located_from(body) == context.located
 
 
 @settings(deadline=None, max_examples=60)
@@ -127,8 +129,9 @@ def test_what_is_cut_short_or_altered_is_refused_or_read_but_never_breaks_the_re
 
 def test_one_kind_of_file_is_not_taken_for_the_other():
     judged = judged_bytes(Judged(regions=[], detector="cva/1", flagged=0.0, pixels_per_second=1.0))
-    with pytest.raises(DamagedFreight):
-        context_from(judged)
+    for read in (context_from, located_from):
+        with pytest.raises(DamagedFreight):
+            read(judged)
     polygon = MapPolygon("P", None, None, 2021, Polygon([(0, 0), (1, 0), (1, 1)]))
     located = Located(Path("/a.tif"), box(0, 0, 1, 1), [])
     context = Context(AcquisitionItem.model_validate(item()), located, "EPSG:2154", [polygon], {})

@@ -50,6 +50,9 @@ WARM_COARSE_M: Final = 30_000.0
 WARM_FINE_M: Final = 80_000.0
 """Sides of a map from which, and up to which, its first view may be drawn from the coarse and the
 fine grid of the overview: small and large screens differ."""
+WARM_STORES: Final = 8
+"""Stores whose first view is got ready: a process of a whole country has better things to do when
+it starts."""
 BUSY: Final = "Too many tiles are being drawn; ask again in a second."
 
 
@@ -207,9 +210,9 @@ class Atlas:
             return found
 
     def warm(self, stores: Sequence[Store], stopped: threading.Event) -> None:
-        """Get every store's first view ready, until told to stop; what fails is drawn, and its
-        failure told, once somebody asks."""
-        for store in stores:
+        """Get the first view of a few stores ready, until told to stop; what fails is drawn, and
+        its failure told, once somebody asks."""
+        for store in stores[:WARM_STORES]:
             try:
                 for _ in self.sheet(store).warmed():
                     if stopped.is_set():
