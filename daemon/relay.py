@@ -37,6 +37,8 @@ log = structlog.get_logger()
 SOURCE = "urn:millesimed:updater"
 FEED_SHARE = 0.05
 """Part of the time that may go into writing the feed, which holds every alert there is."""
+FEED_REST_SECONDS = 5.0
+"""Least rest between two feeds of a store: nobody reads a file more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class FolderChannel:
         else:
             del self._stale[territory]
         now = monotonic()
-        self._rest_until[territory] = now + (now - started) / FEED_SHARE
+        self._rest_until[territory] = now + max((now - started) / FEED_SHARE, FEED_REST_SECONDS)
 
     def _refused(self, error: OSError) -> None:
         log.warning("outbox_folder_refuses", folder=str(self.folder), error=error.strerror)
