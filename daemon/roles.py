@@ -90,7 +90,7 @@ class UpdateService(Service):
     def _source(self, stores: Sequence[Store]) -> Source:
         kafka = self._kafka
         group = update_group(kafka.group, [store.territory for store in stores])
-        return self.kafka_source(
+        return KafkaSource(
             kafka,
             lambda: least_offsets(stores),
             count=self._kafka_error,
@@ -132,7 +132,7 @@ class DetectService(Service):
             stack.callback(tracing.start(self.settings.otlp_endpoint))
             answers = JudgementChannel(kafka, self._kafka_error)
             stack.callback(answers.close)
-            source = self.kafka_source(
+            source = KafkaSource(
                 kafka,
                 None,
                 count=self._kafka_error,

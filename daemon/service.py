@@ -83,8 +83,6 @@ class Handler(Protocol):
 class Service:
     """Runs until told to stop, or until the source is drained (``once``)."""
 
-    kafka_source: type[KafkaSource] = KafkaSource
-
     def __init__(
         self, settings: Settings, *, once: bool = False, progress: Progress | None = None
     ) -> None:
@@ -254,7 +252,7 @@ class Service:
 
     def _source(self, stores: Sequence[Store]) -> Source:
         if self.settings.kafka is not None and self.settings.inbox is None:
-            return self.kafka_source(
+            return KafkaSource(
                 self.settings.kafka,
                 lambda: _merged_offsets(stores),
                 count=self._kafka_error,

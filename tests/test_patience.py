@@ -3,12 +3,12 @@
 import struct
 import time
 
-import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from daemon.bench.broker import Broker, available
+from daemon.bench.broker import available, brittle_broker
 from daemon.bench.patience import fetch_version, has_something, wait_seconds
+from daemon.bench.process import cpu_seconds
 
 needs_broker = pytest.mark.skipif(not available(), reason="noida-db is not installed")
 
@@ -65,9 +65,7 @@ def test_records_and_errors_are_seen_in_every_layout(version):
 
 @needs_broker
 def test_what_a_client_has_thrown_away_comes_again_at_once(tmp_path):
-    broker = Broker(tmp_path)
-    broker.start()
-    try:
+    with brittle_broker(tmp_path) as broker:
         broker.create(["again"])
         producer = Producer({"bootstrap.servers": broker.server})
         for number in range(8):
@@ -90,21 +88,16 @@ def test_what_a_client_has_thrown_away_comes_again_at_once(tmp_path):
             seconds.append(time.monotonic() - began)
         assert min(seconds) < 1.0  # of three that the client would wait
         consumer.close()
-    finally:
-        broker.stop()
 
 
 @needs_broker
 def test_an_idle_consumer_takes_little_and_gets_its_message_soon(tmp_path):
-    broker = Broker(tmp_path)
-    broker.start()
-    try:
+    with brittle_broker(tmp_path) as broker:
         broker.create(["waiting"], partitions=2)
         settings = {"bootstrap.servers": broker.server, "auto.offset.reset": "earliest"}
         consumer = Consumer(settings | {"group.id": "idle"})
         consumer.subscribe(["waiting"])
         producer = Producer({"bootstrap.servers": broker.server, "linger.ms": 0})
-        processes = [psutil.Process(pid) for pid in broker.pids]
         seconds = []
         for number in range(4):
             producer.produce("waiting", str(number).encode(), partition=number % 2)
@@ -113,12 +106,10 @@ def test_an_idle_consumer_takes_little_and_gets_its_message_soon(tmp_path):
             record = consumer.poll(20)
             assert record is not None and record.value() == str(number).encode()
             seconds.append(time.monotonic() - sent)
-            before, since = sum(sum(p.cpu_times()[:2]) for p in processes), time.monotonic()
+            before, since = cpu_seconds(broker.pids), time.monotonic()
             assert consumer.poll(0.5) is None
-            taken = sum(sum(p.cpu_times()[:2]) for p in processes) - before
+            taken = cpu_seconds(broker.pids) - before
             assert taken / (time.monotonic() - since) < 0.3  # 0.02; without the front 0.9
         assert min(seconds[1:]) < 0.25  # of half a second that the client would wait
         consumer.close()
-    finally:
-        broker.stop()
     assert broker.pids == []

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import psutil
+
 from daemon.bench.watch import BenchFailed
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU time that processes have taken since they began."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(one.user + one.system for one in times)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from typing import Any, Final
 
 import httpx
 import numpy as np
-import psutil
 from confluent_kafka import Producer
 from shapely.geometry import box
 
@@ -37,6 +36,7 @@ from daemon.announce import event_bytes, item_of, when
 from daemon.bench.broker import Broker, brittle_broker, create_topics, free_port
 from daemon.bench.ceiling import judging_alone
 from daemon.bench.patch import CELL_M, CORNER, CRS, make_map
+from daemon.bench.process import cpu_seconds
 from daemon.demo.render import write_geotiff
 from detectors.types import Progress
 from schemas.envelope import TASK_TYPE
@@ -208,8 +208,7 @@ def _run(
 
 def _core_seconds(of_kind: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """CPU seconds of processes up to now, by their kind."""
-    times = {kind: [psutil.Process(p).cpu_times() for p in pids] for kind, pids in of_kind.items()}
-    return {kind: sum(t.user + t.system for t in found) for kind, found in times.items()}
+    return {kind: cpu_seconds(pids) for kind, pids in of_kind.items()}
 
 
 def _settings(

@@ -21,7 +21,7 @@ from confluent_kafka import Producer
 from daemon.bench.account import account_for, read_topic
 from daemon.bench.broker import Broker, brittle_broker, free_port
 from daemon.bench.country import Country, Scene, record_of
-from daemon.bench.process import heard, spawned
+from daemon.bench.process import cpu_seconds, heard, spawned
 from daemon.bench.roles import run_detect, run_update
 from daemon.bench.watch import QUIET_SECONDS, BenchFailed
 from daemon.config import HttpSettings, KafkaSettings, Settings
@@ -146,7 +146,8 @@ class Roles:
     """The processes of a run."""
 
     server: str
-    broker: Sequence[psutil.Process]
+    broker: Sequence[int]
+    """Ids of its processes."""
     updates: list[Any]
     detect: Any
 
@@ -154,7 +155,6 @@ class Roles:
         """Ask every process how far it is."""
         told = [self._ask(pipe, "look") for pipe in self.updates]
         judged = self._ask(self.detect, "look")
-        broker = [process.cpu_times() for process in self.broker]
         own = psutil.Process().cpu_times()
         machine = psutil.cpu_times()
         return Looked(
@@ -168,7 +168,7 @@ class Roles:
                 "detect": judged["cpu"],
                 "bench": own.user + own.system,
             },
-            broker=sum(times.user + times.system for times in broker),
+            broker=cpu_seconds(self.broker),
             machine=sum(machine) - machine.idle - getattr(machine, "iowait", 0.0),
         )
 
@@ -225,14 +225,13 @@ def running(folder: Path, country: Country, *, writers: int) -> Iterator[Roles]:
     """A broker, update processes and a detect process, ready; stopped cleanly at the end."""
     with ExitStack() as stack:
         broker: Broker = stack.enter_context(brittle_broker(folder, partitions=PARTITIONS))
-        known = [psutil.Process(pid) for pid in broker.pids]
         pipes = []
         for number, codes in enumerate(shares(list(country.stores), writers)):
             settings = _settings(folder, broker.server, [country.stores[c] for c in codes], number)
             pipes.append(stack.enter_context(spawned(run_update, settings))[1])
         settings = _settings(folder, broker.server, [], writers)
         pipes.append(stack.enter_context(spawned(run_detect, settings))[1])
-        roles = Roles(broker.server, known, pipes[:-1], pipes[-1])
+        roles = Roles(broker.server, broker.pids, pipes[:-1], pipes[-1])
         roles.wait_ready()
         yield roles
         for pipe in pipes:
